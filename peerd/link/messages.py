@@ -1,0 +1,381 @@
+"""Every control message that travels on a link, in one table (docs/protocol.md has the same).
+
+Always: a message decodes to exactly one of these classes within the bounds its fields state, or it
+is RemoteProtocolError; peers name tasks and versions by their ids, never by a position in a list.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from peerd.codec import (
+    WireAddress,
+    WireBitmap,
+    WireCount,
+    WireIndex,
+    WirePeerId,
+    WireSeconds,
+    WireTaskId,
+    WireTerm,
+    WireVersionId,
+    WireWords,
+    decode,
+    encode,
+)
+from peerd.manifest import Attestation, VersionInfo
+from peerd.task import TaskSpec
+
+WireZone = Annotated[str, Meta(max_length=128)]
+Addresses = Annotated[tuple[WireAddress, ...], Meta(max_length=8)]
+Peers = Annotated[tuple[WirePeerId, ...], Meta(max_length=16)]
+Indices = Annotated[tuple[WireIndex, ...], Meta(max_length=4096)]
+
+
+class Access(IntEnum):
+    """What a peer can do at a task's origin, as far as it is known."""
+
+    UNKNOWN = 0
+    HAS_CREDENTIALS = 1
+    PROVEN = 2
+    REFUSED = 3
+
+
+class LeaseKind(IntEnum):
+    """The one thing that a lease is a right to."""
+
+    RESOLVE = 0  # a ranged GET whose body is piece 0; learns the version
+    READ = 1  # read pieces [first, first + count) with ranged GETs
+    STREAM = 2  # read from `first` to the end, from one response (no ranges, or unknown length)
+    AUDIT = 3  # read again what another attested, and say the digest
+
+
+class Outcome(IntEnum):
+    """How a lease stands, as its holder says."""
+
+    PROGRESS = 0  # goes on; asks for more time
+    DONE = 1
+    RETURNED = 2  # given back unused, nobody's fault
+    REFUSED = 3  # the origin refuses this peer (401, 403)
+    FAILED = 4  # the origin failed; `code` and `words` say how (a code of errors.py)
+
+
+class _Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# --- the link itself
+
+
+class Hello(_Message, frozen=True, tag=0):
+    """First message each way, sealed. `boot` names this run of the daemon."""
+
+    wire: WireCount
+    cluster: WireWords
+    boot: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    agent: WireWords
+    listens: Addresses
+
+
+class Refused(_Message, frozen=True, tag=1):
+    """The last message before a close: why, in words."""
+
+    code: WireWords
+    words: WireWords
+
+
+class Ping(_Message, frozen=True, tag=2):
+    nonce: WireCount
+
+
+class Pong(_Message, frozen=True, tag=3):
+    nonce: WireCount
+
+
+# --- a task's keeper
+
+
+class LeaseInfo(_Message, frozen=True):
+    """A lease as keeper, standbys and holder know it. Pieces [first, first + count)."""
+
+    lease: WireTerm
+    kind: LeaseKind
+    holder: WirePeerId
+    first: WireIndex
+    count: WireCount
+    expires_in_s: WireSeconds
+
+
+class RosterPeer(_Message, frozen=True):
+    """Somebody in the swarm: where to reach it, and what it was last known to have."""
+
+    peer: WirePeerId
+    addresses: Addresses
+    zone: WireZone
+    held: WireCount
+    complete: bool
+    seed: bool
+
+
+class Enrol(_Message, frozen=True, tag=10):
+    """I want this task, or hold some of it. The answer is Enrolled or Redirect.
+
+    `candidates` are the asker's three best for keeper, best first; `unreachable` those it tried in
+    vain. `prior_term` is the highest term it heard for this task (0: none). `leases` are those it
+    holds now. `spec` is None where the task is this peer's own business.
+    """
+
+    task: WireTaskId
+    spec: TaskSpec | None
+    candidates: Peers
+    unreachable: Peers
+    prior_term: WireTerm
+    wants: bool
+    access: Access
+    zone: WireZone
+    seed: bool
+    version: VersionInfo | None
+    have: WireBitmap
+    leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=64)]
+
+
+class Enrolled(_Message, frozen=True, tag=11):
+    """You are on my roster. `validated_s` ago the origin confirmed `version`.
+
+    `failure` is (code, words) where nobody can read the origin and nobody holds the content.
+    """
+
+    task: WireTaskId
+    term: WireTerm
+    version: VersionInfo | None
+    validated_s: WireSeconds
+    peers: Annotated[tuple[RosterPeer, ...], Meta(max_length=64)]
+
+
+class Redirect(_Message, frozen=True, tag=12):
+    """I am not the keeper of that task; this peer is, as far as I know."""
+
+    task: WireTaskId
+    to: WirePeerId
+    addresses: Addresses
+
+
+class LeaseAsk(_Message, frozen=True, tag=13):
+    """Grant me leases until I hold `room` of them; stands until the next LeaseAsk."""
+
+    task: WireTaskId
+    term: WireTerm
+    room: Annotated[int, Meta(ge=0, le=64)]
+
+
+class LeaseGrant(_Message, frozen=True, tag=14):
+    """You may. `version` is what is to be read, or what is to be revalidated (RESOLVE), or None."""
+
+    task: WireTaskId
+    term: WireTerm
+    info: LeaseInfo
+    version: VersionInfo | None
+
+
+class LeaseReport(_Message, frozen=True, tag=15):
+    """How a lease stands. `made` attests pieces read under it; `code` is of errors.py."""
+
+    task: WireTaskId
+    term: WireTerm
+    lease: WireTerm
+    outcome: Outcome
+    made: Annotated[tuple[Attestation, ...], Meta(max_length=256)]
+    code: WireWords
+    words: WireWords
+
+
+class Resolved(_Message, frozen=True, tag=16):
+    """What a RESOLVE lease found: `version` (the known one again if `unchanged`).
+
+    A READ of piece 0 comes with it, as LeaseReport does. Where not `version.ranged` the holder
+    goes on reading the same response: the lease becomes a STREAM.
+    """
+
+    task: WireTaskId
+    term: WireTerm
+    lease: WireTerm
+    version: VersionInfo
+    unchanged: bool
+
+
+class Ended(_Message, frozen=True, tag=17):
+    """The signed end of content whose length was unknown: the same version, with its length."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: VersionInfo
+
+
+class LeaseRevoked(_Message, frozen=True, tag=18):
+    """Stop: this lease is no longer yours."""
+
+    task: WireTaskId
+    term: WireTerm
+    lease: WireTerm
+
+
+class Progress(_Message, frozen=True, tag=19):
+    """What I hold of this version now; sent by change, at most twice a second."""
+
+    task: WireTaskId
+    version: WireVersionId
+    have: WireBitmap
+
+
+class RosterUpdate(_Message, frozen=True, tag=20):
+    """News for the swarm: the version if it was pinned or changed, who came, who went."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: VersionInfo | None
+    peers: Annotated[tuple[RosterPeer, ...], Meta(max_length=64)]
+    gone: Annotated[tuple[WirePeerId, ...], Meta(max_length=64)]
+
+
+class Verdict(_Message, frozen=True, tag=21):
+    """Pieces that `attester` vouched for are wrong: drop all of its, believe it no more."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: WireVersionId
+    attester: WirePeerId
+    words: WireWords
+
+
+class Unreadable(_Message, frozen=True, tag=22):
+    """Nobody holds the content and nobody could read the origin: the last failure, as an error."""
+
+    task: WireTaskId
+    term: WireTerm
+    code: WireWords
+    words: WireWords
+
+
+class Dispute(_Message, frozen=True, tag=23):
+    """The whole digest failed with these attesters' pieces in it."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: WireVersionId
+    made: Annotated[tuple[Attestation, ...], Meta(max_length=1024)]
+
+
+class Withdraw(_Message, frozen=True, tag=24):
+    """I left the swarm and hold nothing of this task any more."""
+
+    task: WireTaskId
+
+
+class Holdings(_Message, frozen=True, tag=25):
+    """Complete versions that I hold: registration at a keeper or its standby, in batches."""
+
+    versions: Annotated[tuple[VersionInfo, ...], Meta(max_length=256)]
+    zone: WireZone
+    seed: bool
+
+
+class Enlist(_Message, frozen=True, tag=26):
+    """From a keeper to a seed peer: take part in this task (it enrols if it will)."""
+
+    task: WireTaskId
+    spec: TaskSpec
+
+
+class Probe(_Message, frozen=True, tag=27):
+    """From one who may have to keep this task: do you keep it, or know its leases?"""
+
+    task: WireTaskId
+
+
+class KeeperState(_Message, frozen=True, tag=28):
+    """Answer to Probe, the copy for standbys, and what a lower-ranked keeper hands over.
+
+    `term` 0: nothing is known. `keeping`: the sender grants for this task now.
+    `leases` are those outstanding; `holders` hold all of `version`; `members` are in the swarm.
+    """
+
+    task: WireTaskId
+    term: WireTerm
+    keeping: bool
+    handover: bool
+    version: VersionInfo | None
+    validated_s: WireSeconds
+    leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=256)]
+    holders: Annotated[tuple[WirePeerId, ...], Meta(max_length=256)]
+    members: Annotated[tuple[WirePeerId, ...], Meta(max_length=1024)]
+
+
+# --- two peers of one swarm
+
+
+class Join(_Message, frozen=True, tag=40):
+    """I am in the swarm of this version, and have these pieces. Sent by both."""
+
+    version: VersionInfo
+    have: WireBitmap
+
+
+class Have(_Message, frozen=True, tag=41):
+    """I now have these pieces too."""
+
+    version: WireVersionId
+    indices: Indices
+
+
+class Request(_Message, frozen=True, tag=42):
+    """Send me these pieces, in this order."""
+
+    version: WireVersionId
+    indices: Indices
+
+
+class Cancel(_Message, frozen=True, tag=43):
+    """I need these no more."""
+
+    version: WireVersionId
+    indices: Indices
+
+
+class Reject(_Message, frozen=True, tag=44):
+    """I shall not send these: not held, or too many at once."""
+
+    version: WireVersionId
+    indices: Indices
+
+
+class Depart(_Message, frozen=True, tag=45):
+    """I leave the swarm of this version."""
+
+    version: WireVersionId
+
+
+Message = (
+    Hello | Refused | Ping | Pong
+    | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
+    | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Withdraw | Holdings
+    | Enlist | Probe | KeeperState
+    | Join | Have | Request | Cancel | Reject | Depart
+)  # fmt: skip
+
+TO_KEEPER = (
+    Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Withdraw, Holdings, Probe,
+    KeeperState,
+)  # fmt: skip
+"""What a keeper's core handles; everything else about a task goes to the swarm."""
+
+
+def encode_message(message: Message) -> bytes:
+    return encode(message)
+
+
+def decode_message(data: bytes | memoryview) -> Message:
+    """The message, or RemoteProtocolError."""
+    message: Any = decode(data, Message)
+    return message  # type: ignore[no-any-return]

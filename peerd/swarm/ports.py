@@ -1,0 +1,179 @@
+"""What one download needs from its neighbours. Each has an in-memory twin and a conformance suite.
+
+Always: a port speaks in our values and raises our errors; sizes and offsets are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from msgspec import Struct
+
+from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
+from peerd.link.messages import Message
+from peerd.link.ports import PieceSource
+from peerd.manifest import Attestation, VersionInfo
+from peerd.pieces import PieceSet
+from peerd.task import Ask
+
+
+class StoredVersion(Protocol):
+    """One version of a content in the store: pieces in place, a journal that acknowledges."""
+
+    @property
+    def info(self) -> VersionInfo: ...
+
+    @property
+    def held(self) -> PieceSet:
+        """Acknowledged pieces (a copy). Suspect ones are in it until `check` found them damaged."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """`finish` was called: every piece held and the whole digest, where known, was right."""
+        ...
+
+    def write(self, index: PieceIndex, parts: Sequence[memoryview]) -> None:
+        """Blocking, for worker threads: a verified piece to its place. NoSpace if there is none."""
+        ...
+
+    async def acknowledge(self, index: PieceIndex, attestation: Attestation) -> None:
+        """Journals a written piece; returns after the commit (grouped within 20 ms)."""
+        ...
+
+    def attestation(self, index: PieceIndex) -> Attestation | None: ...
+
+    async def check(self, index: PieceIndex) -> bool:
+        """Whether a held piece may be used: a suspect one is hashed again first, once per boot.
+
+        False: it was damaged and is held no more.
+        """
+        ...
+
+    def read_into(self, index: PieceIndex, offset_bytes: int, buffer: memoryview) -> None:
+        """Blocking, for worker threads: fills the buffer from a held piece, else OSError."""
+        ...
+
+    async def drop(self, indices: Sequence[PieceIndex]) -> None:
+        """Forget these pieces: somebody vouched wrongly for them."""
+        ...
+
+    async def set_info(self, info: VersionInfo) -> None:
+        """The same version with its length now known (a signed END), or vouched for anew."""
+        ...
+
+    async def finish(self) -> None:
+        """Marks the version complete, durably."""
+        ...
+
+    def descriptor(self) -> int:
+        """A new read-only file descriptor of a complete version; the caller closes it."""
+        ...
+
+
+class PieceStore(Protocol):
+    """All that this peer holds."""
+
+    async def create(self, ask: Ask, info: VersionInfo) -> StoredVersion:
+        """The stored version of that id, made and preallocated if new; NoSpace if it cannot."""
+        ...
+
+    def versions(self, task: TaskId | None = None) -> list[StoredVersion]:
+        """All, or a task's, the newest first."""
+        ...
+
+    def asked(self, task: TaskId) -> Ask | None:
+        """What was asked for (credentials are not kept)."""
+        ...
+
+    def validated_at(self, version: VersionId) -> float:
+        """Wall-clock seconds when the origin last confirmed the version; 0.0 if never."""
+        ...
+
+    async def set_validated(self, version: VersionId, at_wall_s: float) -> None: ...
+
+    async def remove(self, version: VersionId) -> None:
+        """Unlinks it. A descriptor that somebody holds goes on working."""
+        ...
+
+
+class OriginFacts(Struct, frozen=True):
+    """What an origin said of its content, beside the bytes.
+
+    `length_bytes` of the whole content, None if it is not known; `validator` only if it is strong
+    (an ETag, or a Last-Modified that the answer's Date makes strong: RFC 9110, 8.8); `ranged`: the
+    answer was a 206, or the whole content from byte 0 by a server that says Accept-Ranges: bytes;
+    `first_byte`: where the body starts; `not_modified`: a 304, there is no body.
+    """
+
+    length_bytes: int | None
+    validator: str | None
+    ranged: bool
+    first_byte: int
+    not_modified: bool = False
+
+
+class OriginBody(Protocol):
+    facts: OriginFacts
+
+    async def read(self) -> bytes:
+        """Some bytes in order, b"" at the end. A cut is resumed inside where ranges allow it.
+
+        OriginCut, OriginChanged, OriginUnreachable, OriginProtocolError.
+        """
+        ...
+
+
+class Origin(Protocol):
+    """Back-to-source: one door for all URL schemes."""
+
+    def open(
+        self,
+        ask: Ask,
+        *,
+        first_byte: int = 0,
+        last_byte: int | None = None,
+        expect: OriginFacts | None = None,
+        unless: str | None = None,
+    ) -> AbstractAsyncContextManager[OriginBody]:
+        """Bytes [first_byte, last_byte] (inclusive, as in HTTP; None: to the end).
+
+        A ranged GET is sent when `last_byte` is given or `first_byte` > 0; the origin may answer
+        with the whole content (facts.first_byte 0, facts.ranged False). `expect`: OriginChanged if
+        the answer is of another version (If-Range with the validator, and the length is compared).
+        `unless`: If-None-Match / If-Modified-Since, see facts.not_modified. Retries 429, 5xx and
+        refused connections with backoff, a bounded number of times, then raises the Origin* error.
+        """
+        ...
+
+
+class Links(Protocol):
+    """Links to other peers, by peer id. A message to oneself is delivered like any other."""
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
+        """A link is up when this returns; PeerUnreachable otherwise."""
+        ...
+
+    def connected(self, peer: PeerId) -> bool: ...
+
+    def send(self, peer: PeerId, message: Message) -> None:
+        """Queues it, never waits; PeerUnreachable where no link is up."""
+        ...
+
+    async def send_piece(
+        self,
+        peer: PeerId,
+        version: VersionId,
+        index: PieceIndex,
+        size_bytes: int,
+        attestation: Attestation,
+        source: PieceSource,
+    ) -> None:
+        """Sends a whole piece; returns when its last frame is with the kernel."""
+        ...
+
+    def round_trip_s(self, peer: PeerId) -> float | None: ...
+
+    async def close(self, peer: PeerId, code: str, words: str) -> None: ...
