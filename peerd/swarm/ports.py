@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from msgspec import Struct
-
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link.messages import Message
 from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation, VersionInfo
+from peerd.origin.facts import OriginFacts as OriginFacts
 from peerd.pieces import PieceSet
 from peerd.task import Ask
 
@@ -97,22 +96,6 @@ class PieceStore(Protocol):
     async def remove(self, version: VersionId) -> None:
         """Unlinks it. A descriptor that somebody holds goes on working."""
         ...
-
-
-class OriginFacts(Struct, frozen=True):
-    """What an origin said of its content, beside the bytes.
-
-    `length_bytes` of the whole content, None if it is not known; `validator` only if it is strong
-    (an ETag, or a Last-Modified that the answer's Date makes strong: RFC 9110, 8.8); `ranged`: the
-    answer was a 206, or the whole content from byte 0 by a server that says Accept-Ranges: bytes;
-    `first_byte`: where the body starts; `not_modified`: a 304, there is no body.
-    """
-
-    length_bytes: int | None
-    validator: str | None
-    ranged: bool
-    first_byte: int
-    not_modified: bool = False
 
 
 class OriginBody(Protocol):
