@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from msgspec import Struct
-
+from peerd.gossip.records import Member as Member
 from peerd.ids import PeerId, TaskId
-
-
-class Member(Struct, frozen=True):
-    """A peer of the group as membership knows it. Addresses are host:port of its links."""
-
-    peer: PeerId
-    link_addresses: tuple[str, ...]
-    zone: str
-    seed: bool
-    scheduler: bool
-    name: str
 
 
 class Members(Protocol):
