@@ -26,13 +26,17 @@ class ProvenStream(Protocol):
 
 
 class Prover(Protocol):
-    """libp2p's own Noise handshake on a TCP connection of ours (overlay/noise)."""
+    """libp2p's own Noise handshake on a connection of ours (overlay/noise).
 
-    async def prove_outbound(self, stream: trio.SocketStream, expected: PeerId) -> ProvenStream:
+    The stream is a plain trio stream that counts what it lets in before the peer is proven; it must
+    not be read beyond the handshake and the messages that `receive` was asked for.
+    """
+
+    async def prove_outbound(self, stream: trio.abc.Stream, expected: PeerId) -> ProvenStream:
         """RemoteProtocolError if the other is not `expected`, or does not speak Noise."""
         ...
 
-    async def prove_inbound(self, stream: trio.SocketStream) -> ProvenStream:
+    async def prove_inbound(self, stream: trio.abc.Stream) -> ProvenStream:
         """RemoteProtocolError if the other does not speak Noise."""
         ...
 
