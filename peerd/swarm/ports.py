@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from msgspec import Struct
+
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
-from peerd.link.messages import Message
+from peerd.link.messages import Access, LeaseInfo, Message
 from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation, VersionInfo
 from peerd.origin.facts import OriginFacts as OriginFacts
 from peerd.pieces import PieceSet
-from peerd.task import Ask
+from peerd.task import Ask, TaskSpec
 
 
 class StoredVersion(Protocol):
@@ -160,3 +162,56 @@ class Links(Protocol):
     def round_trip_s(self, peer: PeerId) -> float | None: ...
 
     async def close(self, peer: PeerId, code: str, words: str) -> None: ...
+
+
+class SwarmMember(Protocol):
+    """One task that this peer has business in, as the keeper's client sees it."""
+
+    @property
+    def task(self) -> TaskId: ...
+
+    def enrolment(self) -> EnrolState:
+        """What to tell a keeper, now."""
+        ...
+
+    def keeper_found(self, keeper: PeerId, term: int) -> None: ...
+
+    def keeper_says(self, message: Message) -> None:
+        """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
+        ...
+
+
+class EnrolState(Struct, frozen=True):
+    """A member's own part of an Enrol message."""
+
+    spec: TaskSpec | None
+    shared: bool
+    wants: bool
+    access: Access
+    version: VersionInfo | None
+    have: bytes
+    leases: tuple[LeaseInfo, ...]
+
+
+class Keepers(Protocol):
+    """Finds the keeper of each task and keeps in touch with it."""
+
+    def join(self, member: SwarmMember) -> None: ...
+
+    def leave(self, task: TaskId) -> None:
+        """No more business in it; the keeper is told if one is known."""
+        ...
+
+    def tell(self, task: TaskId, message: Message) -> bool:
+        """To the task's keeper; False where none is known now (it is told all on enrolling)."""
+        ...
+
+    def term(self, task: TaskId) -> int: ...
+
+    def holds(self, version: VersionInfo) -> None:
+        """A complete version is held: register it at keeper and standby, now and after changes."""
+        ...
+
+    def dropped(self, task: TaskId) -> None:
+        """It is held no more."""
+        ...

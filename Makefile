@@ -1,0 +1,36 @@
+# Every target sets up .venv by itself (tools/setup.sh); nothing outside the checkout is changed,
+# but for the Debian packages that setup names and, as root, installs.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo lint test test-e2e test-fresh test-clients fuzz bench chaos soak setup
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt tools/setup.sh
+	PYTHON=$(PYTHON) sh tools/setup.sh
+
+demo: setup ## an origin and five peers on this machine, 256 MiB to all of them at once
+	$(BIN)/peerd demo --peers 5 --size 256MiB
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+test: setup ## unit, property, conformance and one pass of the end-to-end tests
+	$(PYTEST) -m "not slow"
+
+test-e2e: setup ## real daemons, 20 times each
+	$(PYTEST) tests/e2e --repeat 20
+
+test-fresh: ## a bare Debian 12 in a chroot: make test and make demo from a fresh clone (root)
+	sh tools/test_fresh.sh
+
+fuzz: setup ## a million inputs for each decoder
+	PEERD_FUZZ_EXAMPLES=1000000 $(PYTEST) tests/fuzz --timeout 0
+
+bench: setup
+	$(BIN)/python -m tools.bench link

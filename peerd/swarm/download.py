@@ -1,0 +1,365 @@
+"""The core of one download on one peer: what to ask whom, and when. No IO, no clock.
+
+Invariant: every piece is in one state (picker.py); what is in flight at a parent is REQUESTED; the
+bytes in flight never exceed IN_FLIGHT_MAX_BYTES beyond two pieces a parent; a blocked peer is
+asked nothing. `handle` and `expire` are the only doors; both return the orders to carry out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from peerd.ids import PeerId, PieceIndex
+from peerd.link.messages import LeaseInfo, LeaseKind
+from peerd.manifest import VersionInfo
+from peerd.pieces import PIECE_COUNT_MAX, PieceSet
+from peerd.swarm import events as ev
+from peerd.swarm.parents import WINDOW_MIN, Parent, Parents
+from peerd.swarm.picker import Picker, PieceState
+from peerd.units import MIB
+
+IN_FLIGHT_MAX_BYTES: Final = 64 * MIB
+"""Verified pieces are written once, so those in flight wait in memory: this bounds it."""
+LEASES_WANTED: Final = 8
+"""Leases to hold at most; the keeper decides. Eight reads keep one fast origin busy."""
+LEASED_MAX_BYTES: Final = 32 * MIB
+"""… together with this: pieces of leases in memory, before they are written."""
+ENDGAME_PARENTS_MAX: Final = 2
+"""Parents asked for the same piece when nothing else is left to ask for."""
+ENDGAME_AFTER_S: Final = 0.25
+"""… once it has been in flight for so long. Guess; the waste it causes is counted."""
+
+
+class Download:
+    """One version's pieces, from the moment the version is known until all are held."""
+
+    def __init__(self, own: PeerId, rng: Random) -> None:
+        self.own = own
+        self.parents = Parents(own)
+        self.version: VersionInfo | None = None
+        self.picker: Picker | None = None
+        self.leases: dict[int, LeaseInfo] = {}
+        self.wasted_bytes = 0
+        self._rng = rng
+        self._reading: dict[int, tuple[int, ...]] = {}
+        self._early: list[ev.LeaseGranted] = []
+        self._told_all_held = False
+        self._room = -1
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Order]:
+        """Carry the event into the state; returns what to do about it."""
+        handler: Callable[[Any, float], list[ev.Order]] = _HANDLERS[type(event)].__get__(self)
+        return handler(event, now) + self._go_on(now)
+
+    def expire(self, now: float) -> list[ev.Order]:
+        """Time has passed: rob the stalled, try the unreachable again."""
+        orders: list[ev.Order] = []
+        if self.version is not None:
+            length = self.version.piece_length_bytes
+            for parent in [p for p in self.parents if p.stalls_at(length) <= now]:
+                orders += self._rob(parent, now)
+        return orders + self._go_on(now)
+
+    def deadline(self, now: float) -> float:
+        """When `expire` is due; inf if only events can change anything."""
+        if self.version is None or self._all_held():
+            return float("inf")
+        length = self.version.piece_length_bytes
+        due = min((p.stalls_at(length) for p in self.parents), default=float("inf"))
+        if self._endgame():
+            due = min(due, now + ENDGAME_AFTER_S)
+        return min(due, self.parents.next_change(now))
+
+    # --- events
+
+    def _opened(self, event: ev.VersionOpened, now: float) -> list[ev.Order]:
+        """A version, or another one: what came of an earlier version is forgotten."""
+        self.version = event.version
+        count = event.version.piece_count
+        self.picker = Picker(event.held.count if count is None else count, event.held, self._rng)
+        self._told_all_held = False
+        self._room = -1
+        self.leases.clear()
+        self._reading.clear()
+        self.parents.joined.clear()
+        self.parents.connecting.clear()
+        early, self._early = self._early, []
+        return [order for grant in early for order in self._granted(grant, now)]
+
+    def _length_known(self, event: ev.LengthKnown, now: float) -> list[ev.Order]:
+        picker = self._picker
+        self.version = event.version
+        count = event.version.piece_count
+        assert count is not None, "an END without a length"
+        picker.grow(count)
+        for parent in self.parents:
+            parent.have.grow(count)
+        return []
+
+    def _named(self, event: ev.PeersNamed, now: float) -> list[ev.Order]:
+        self.parents.name(event.peers)
+        return []
+
+    def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
+        picker = self._picker
+        picker.grow(min(event.have.count, PIECE_COUNT_MAX))
+        known = self.parents.joined.get(event.peer)
+        before = known.have if known else PieceSet(picker.count)
+        parent = self.parents.join(event.peer, event.have, now)
+        if parent is None:
+            return [ev.Drop(event.peer, self.parents.blocked.get(event.peer, "enough parents"))]
+        parent.have.grow(picker.count)
+        picker.seen(before - parent.have, -1)
+        picker.seen(parent.have - before, +1)
+        return []
+
+    def _has(self, event: ev.ParentHas, now: float) -> list[ev.Order]:
+        parent = self.parents.joined.get(event.peer)
+        if parent is None:
+            return []
+        picker = self._picker
+        if self.version is not None and self.version.length_bytes is None:
+            picker.grow(max(event.indices, default=-1) + 1)
+        parent.have.grow(picker.count)
+        fresh = [i for i in set(event.indices) if i < picker.count and i not in parent.have]
+        for index in fresh:
+            parent.have.add(index)
+        picker.seen(fresh, +1)
+        return []
+
+    def _active(self, event: ev.ParentActive, now: float) -> list[ev.Order]:
+        parent = self.parents.joined.get(event.peer)
+        if parent is not None:
+            parent.active_at = now
+        return []
+
+    def _gone(self, event: ev.ParentGone, now: float) -> list[ev.Order]:
+        parent = self.parents.gone(event.peer, now)
+        if parent is not None:
+            self._forget(parent, "its link is gone")
+        return []
+
+    def _arrived(self, event: ev.PieceArrived, now: float) -> list[ev.Order]:
+        parent = self.parents.joined.get(event.peer)
+        if parent is not None:
+            parent.arrived(event.index, event.size_bytes, now)
+        if event.index in self._picker.held:
+            self.wasted_bytes += event.size_bytes
+            return []
+        return self._hold(event.index, f"from {event.peer}")
+
+    def _bad(self, event: ev.PieceBad, now: float) -> list[ev.Order]:
+        return self._condemn(event.peer, event.words)
+
+    def _rejected(self, event: ev.PieceRejected, now: float) -> list[ev.Order]:
+        parent = self.parents.joined.get(event.peer)
+        if parent is None:
+            return []
+        for index in event.indices:
+            if parent.in_flight.pop(index, None) is not None:
+                self._picker.release(index, event.peer, "rejected")
+                if index in parent.have:
+                    parent.have.discard(index)
+                    self._picker.seen([index], -1)
+        return []
+
+    def _lost(self, event: ev.PieceLost, now: float) -> list[ev.Order]:
+        self._picker.lose(event.index, "damaged or disputed")
+        self._told_all_held = False
+        return []
+
+    def _granted(self, event: ev.LeaseGranted, now: float) -> list[ev.Order]:
+        if self.picker is None:
+            self._early.append(event)
+            return []
+        info, picker = event.info, self._picker
+        self.leases[info.lease] = info
+        if info.kind is not LeaseKind.READ:
+            return [ev.StartRead(info, ())]
+        last = min(info.first + info.count, picker.count)
+        indices = tuple(i for i in range(info.first, last) if self._take(i))
+        self._reading[info.lease] = indices
+        return [ev.StartRead(info, indices)]
+
+    def _take(self, index: int) -> bool:
+        """Whether to read that piece of a granted extent: not if it is held or being read."""
+        state = self._picker.state(index)
+        if state is PieceState.REQUESTED:
+            for peer in tuple(self._picker.requested[index]):
+                parent = self.parents.joined.get(peer)
+                if parent is not None:
+                    parent.in_flight.pop(index, None)
+                self._picker.release(index, peer, "leased meanwhile")
+            state = PieceState.WANTED
+        if state is PieceState.WANTED:
+            self._picker.read(index)
+            return True
+        return False
+
+    def _lease_over(self, event: ev.LeaseOver, now: float) -> list[ev.Order]:
+        self.leases.pop(event.lease, None)
+        for index in self._reading.pop(event.lease, ()):
+            self._picker.unread(index)
+        return []
+
+    def _read(self, event: ev.PieceRead, now: float) -> list[ev.Order]:
+        self._picker.grow(event.index + 1)
+        return self._hold(event.index, "from the origin")
+
+    def _condemned(self, event: ev.PeerCondemned, now: float) -> list[ev.Order]:
+        return self._condemn(event.peer, event.words)
+
+    # --- what follows from them
+
+    @property
+    def _picker(self) -> Picker:
+        assert self.picker is not None, "no version yet"
+        return self.picker
+
+    def _hold(self, index: PieceIndex, source: str) -> list[ev.Order]:
+        orders: list[ev.Order] = [ev.Announce(index)]
+        for peer in self._picker.hold(index, source):
+            parent = self.parents.joined.get(peer)
+            if parent is not None and parent.in_flight.pop(index, None) is not None:
+                orders.append(ev.CancelPieces(peer, (index,)))
+        return orders
+
+    def _condemn(self, peer: PeerId, words: str) -> list[ev.Order]:
+        parent = self.parents.block(peer, words)
+        if parent is not None:
+            self._forget(parent, words)
+        return [ev.Drop(peer, words)]
+
+    def _rob(self, parent: Parent, now: float) -> list[ev.Order]:
+        taken = tuple(parent.in_flight)
+        for index in taken:
+            self._picker.release(index, parent.peer, "stalled")
+        parent.in_flight.clear()
+        self.parents.stalled(parent, now)
+        return [ev.CancelPieces(parent.peer, taken)]
+
+    def _forget(self, parent: Parent, why: str) -> None:
+        for index in tuple(parent.in_flight):
+            self._picker.release(index, parent.peer, why)
+        parent.in_flight.clear()
+        self._picker.seen(parent.have, -1)
+
+    def _go_on(self, now: float) -> list[ev.Order]:
+        """After anything: connect, ask parents and the keeper for what is open."""
+        if self.picker is None or self.version is None:
+            return []
+        if self._all_held():
+            return self._all_is_held()
+        orders: list[ev.Order] = [
+            ev.Connect(entry.peer, entry.addresses) for entry in self.parents.to_connect(now)
+        ]
+        orders += self._fill(now)
+        return orders + self._ask_leases()
+
+    def _all_held(self) -> bool:
+        known = self.version is not None and self.version.length_bytes is not None
+        return known and self._picker.complete()
+
+    def _all_is_held(self) -> list[ev.Order]:
+        if self._told_all_held:
+            return []
+        self._told_all_held = True
+        return [*self._ask_leases(), ev.AllHeld()]
+
+    def _fill(self, now: float) -> list[ev.Order]:
+        """Requests for every parent with room, the emptiest first."""
+        assert self.version is not None
+        length = self.version.piece_length_bytes
+        in_flight = sum(len(parent.in_flight) for parent in self.parents)
+        left = IN_FLIGHT_MAX_BYTES // length - in_flight
+        orders: list[ev.Order] = []
+        for parent in sorted(self.parents, key=lambda p: len(p.in_flight)):
+            room = parent.room(length, now)
+            floor = max(0, WINDOW_MIN - len(parent.in_flight))
+            room = min(room, max(left, floor))
+            picked = self._picks(parent, room, now) if room else []
+            for index in picked:
+                self._picker.request(index, parent.peer)
+                parent.in_flight[index] = now
+            if picked:
+                orders.append(ev.RequestPieces(parent.peer, tuple(picked)))
+                left -= len(picked)
+        return orders
+
+    def _picks(self, parent: Parent, room: int, now: float) -> list[int]:
+        picked = self._picker.pick(parent.have, room)
+        if picked or not self._endgame():
+            return picked
+        late = [
+            index
+            for index, peers in self._picker.requested.items()
+            if len(peers) < ENDGAME_PARENTS_MAX
+            and parent.peer not in peers
+            and index in parent.have
+            and now - self._asked_at(index, peers) >= ENDGAME_AFTER_S
+        ]
+        self._rng.shuffle(late)
+        return late[: min(room, WINDOW_MIN)]
+
+    def _asked_at(self, index: int, peers: set[PeerId]) -> float:
+        times = [self.parents.joined[p].in_flight.get(index) for p in peers]
+        return max((at for at in times if at is not None), default=0.0)
+
+    def _endgame(self) -> bool:
+        return self.picker is not None and not self.picker.wanted and bool(self.picker.requested)
+
+    def _ask_leases(self) -> list[ev.Order]:
+        """Standing demand: as long as anything is wanted, up to LEASES_WANTED."""
+        room = self._lease_room() if self._picker.wanted or self._open_ended() else 0
+        if room == self._room:
+            return []
+        self._room = room
+        return [ev.AskLeases(room)]
+
+    def _lease_room(self) -> int:
+        """Fewer where pieces are large: each read holds some of them in memory."""
+        assert self.version is not None
+        return max(2, min(LEASES_WANTED, LEASED_MAX_BYTES // self.version.piece_length_bytes))
+
+    def _open_ended(self) -> bool:
+        return self.version is not None and self.version.length_bytes is None
+
+    def asked_again(self) -> list[ev.Order]:
+        """A keeper was found, or another one: it has to be told what we want."""
+        self._room = -1
+        return self._ask_leases() if self.picker is not None and not self._all_held() else []
+
+    def validate(self) -> None:
+        """The invariants, for tests."""
+        if self.picker is None:
+            return
+        self.picker.validate()
+        asked = {(i, p.peer) for p in self.parents for i in p.in_flight}
+        noted = {(i, peer) for i, peers in self.picker.requested.items() for peer in peers}
+        assert asked == noted, f"in flight {asked ^ noted}"
+        assert not set(self.parents.joined) & set(self.parents.blocked)
+
+    def story(self) -> list[str]:
+        """What happened, piece by piece (bounded)."""
+        return self.picker.story() if self.picker else []
+
+
+_HANDLERS: dict[type[ev.Event], Any] = {
+    ev.VersionOpened: Download._opened,
+    ev.LengthKnown: Download._length_known,
+    ev.PeersNamed: Download._named,
+    ev.ParentJoined: Download._joined,
+    ev.ParentHas: Download._has,
+    ev.ParentActive: Download._active,
+    ev.ParentGone: Download._gone,
+    ev.PieceArrived: Download._arrived,
+    ev.PieceBad: Download._bad,
+    ev.PieceRejected: Download._rejected,
+    ev.PieceLost: Download._lost,
+    ev.LeaseGranted: Download._granted,
+    ev.LeaseOver: Download._lease_over,
+    ev.PieceRead: Download._read,
+    ev.PeerCondemned: Download._condemned,
+}

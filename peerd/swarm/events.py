@@ -1,0 +1,190 @@
+"""What happens to a download, and what is to be done about it: the words between core and shell.
+
+Always: events and orders are frozen; times are not in them, they come beside an event as `now`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peerd.ids import PeerId, PieceIndex
+from peerd.link.messages import LeaseInfo, RosterPeer
+from peerd.manifest import VersionInfo
+from peerd.pieces import PieceSet
+
+
+@dataclass(frozen=True)
+class VersionOpened:
+    """The store has the version, with these pieces already held."""
+
+    version: VersionInfo
+    held: PieceSet
+
+
+@dataclass(frozen=True)
+class LengthKnown:
+    """Content of unknown length has ended: the same version, with its length."""
+
+    version: VersionInfo
+
+
+@dataclass(frozen=True)
+class PeersNamed:
+    """The keeper, gossip or advice names members of the swarm."""
+
+    peers: tuple[RosterPeer, ...]
+
+
+@dataclass(frozen=True)
+class ParentJoined:
+    """A link stands, and the peer said what it has."""
+
+    peer: PeerId
+    have: PieceSet
+
+
+@dataclass(frozen=True)
+class ParentHas:
+    peer: PeerId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ParentActive:
+    """Part of a piece came from it (a piece can take longer than patience lasts)."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
+class ParentGone:
+    """The link is down, could not be opened, or the peer left the swarm."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
+class PieceArrived:
+    """A verified piece from a peer is in the journal."""
+
+    peer: PeerId
+    index: PieceIndex
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class PieceBad:
+    """What a peer sent as this piece is not what was attested."""
+
+    peer: PeerId
+    index: PieceIndex
+    words: str
+
+
+@dataclass(frozen=True)
+class PieceRejected:
+    peer: PeerId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PieceLost:
+    """A held piece was found damaged in the store, or whoever vouched for it was condemned."""
+
+    index: PieceIndex
+
+
+@dataclass(frozen=True)
+class LeaseGranted:
+    info: LeaseInfo
+
+
+@dataclass(frozen=True)
+class LeaseOver:
+    """The read under this lease has ended, well or not."""
+
+    lease: int
+
+
+@dataclass(frozen=True)
+class PieceRead:
+    """A piece read from the origin is in the journal."""
+
+    index: PieceIndex
+
+
+@dataclass(frozen=True)
+class PeerCondemned:
+    """It vouched for wrong bytes."""
+
+    peer: PeerId
+    words: str
+
+
+Event = (
+    VersionOpened | LengthKnown | PeersNamed | ParentJoined | ParentHas | ParentActive | ParentGone
+    | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver | PieceRead
+    | PeerCondemned
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Open a link and say Join; answer with ParentJoined or ParentGone."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RequestPieces:
+    """Ask the parent for these; answers are PieceArrived, PieceBad or PieceRejected."""
+
+    peer: PeerId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CancelPieces:
+    peer: PeerId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AskLeases:
+    """Tell the keeper how many leases we want to hold."""
+
+    room: int
+
+
+@dataclass(frozen=True)
+class StartRead:
+    """Read `indices` from the origin under this lease; PieceRead for each, then LeaseOver."""
+
+    info: LeaseInfo
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Say HAVE to everybody in the swarm."""
+
+    index: PieceIndex
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Have no more to do with this peer in this swarm, for the reason said."""
+
+    peer: PeerId
+    words: str
+
+
+@dataclass(frozen=True)
+class AllHeld:
+    """Every piece is held: check the whole digest, then finish."""
+
+
+Order = (
+    Connect | RequestPieces | CancelPieces | AskLeases | StartRead | Announce | Drop | AllHeld
+)  # fmt: skip

@@ -1,0 +1,164 @@
+"""The peers a download can get pieces from: what each has, owes us, and how fast it is.
+
+Always: a parent's `in_flight` are pieces requested from it and not yet answered; a peer that lied
+stays blocked for the download, one that stalled until its time is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from peerd.ids import PeerId
+from peerd.link.messages import RosterPeer
+from peerd.pieces import PieceSet
+
+PARENTS_MAX: Final = 20
+"""Links a swarm (design.md, section 4.5); about 10 are within 1.1 of the optimum."""
+WINDOW_S: Final = 0.1
+"""Requests in flight cover this long at the parent's rate: the round trip, the group commit of
+20 ms on both sides and what a busy event loop adds. Guess, above 0.04 measured on loopback."""
+WINDOW_MIN: Final = 2
+WINDOW_START: Final = 4
+WINDOW_MAX: Final = 64
+STALL_S: Final = 3.0
+"""Nothing for so long, although asked: robbed and set aside. Guess; ADR-0001."""
+STALL_FACTOR: Final = 4.0
+"""… or for so many times as long as its window should take, if that is longer."""
+STALLED_S: Final = 15.0
+"""A stalled parent is set aside for so long, doubling each time."""
+RATE_WEIGHT: Final = 0.25
+"""Weight of the newest sample in a parent's rate."""
+KNOWN_MAX: Final = 512
+"""Members of the swarm remembered to connect to."""
+
+
+@dataclass
+class Parent:
+    """One joined peer. Rates in bytes per second, None before the first piece."""
+
+    peer: PeerId
+    have: PieceSet
+    in_flight: dict[int, float] = field(default_factory=dict)
+    rate_bytes_s: float | None = None
+    active_at: float = 0.0
+    paused_until: float = 0.0
+
+    def window(self, piece_length_bytes: int) -> int:
+        """Pieces to have in flight: bandwidth × delay, at least 2."""
+        if self.rate_bytes_s is None:
+            return WINDOW_START
+        wanted = int(self.rate_bytes_s * WINDOW_S / piece_length_bytes) + 1
+        return max(WINDOW_MIN, min(WINDOW_MAX, wanted))
+
+    def room(self, piece_length_bytes: int, now: float) -> int:
+        if now < self.paused_until:
+            return 0
+        return max(0, self.window(piece_length_bytes) - len(self.in_flight))
+
+    def arrived(self, index: int, size_bytes: int, now: float) -> None:
+        """Takes the sample: the time since the last arrival, or since the request if later."""
+        asked_at = self.in_flight.pop(index, now)
+        seconds = max(1e-4, now - max(asked_at, self.active_at))
+        sample = size_bytes / seconds
+        old = self.rate_bytes_s
+        self.rate_bytes_s = sample if old is None else old + RATE_WEIGHT * (sample - old)
+        self.active_at = now
+
+    def stalls_at(self, piece_length_bytes: int) -> float:
+        """When patience ends, inf if nothing is owed."""
+        if not self.in_flight:
+            return float("inf")
+        patience = STALL_S
+        if self.rate_bytes_s:
+            owed = len(self.in_flight) * piece_length_bytes
+            patience = max(patience, STALL_FACTOR * owed / self.rate_bytes_s)
+        return max(self.active_at, min(self.in_flight.values())) + patience
+
+
+class Parents:
+    """Joined parents, those being connected to, those known, and those blocked, with why."""
+
+    def __init__(self, own: PeerId) -> None:
+        self._own = own
+        self.joined: dict[PeerId, Parent] = {}
+        self.connecting: set[PeerId] = set()
+        self.known: dict[PeerId, RosterPeer] = {}
+        self.blocked: dict[PeerId, str] = {}
+        self._stalled: dict[PeerId, tuple[int, float]] = {}
+        self._unreachable: dict[PeerId, tuple[int, float]] = {}
+
+    def __iter__(self) -> Iterator[Parent]:
+        return iter(self.joined.values())
+
+    def name(self, peers: tuple[RosterPeer, ...]) -> None:
+        for entry in peers:
+            if entry.peer != self._own and (
+                entry.peer in self.known or len(self.known) < KNOWN_MAX
+            ):
+                self.known[entry.peer] = entry
+
+    def to_connect(self, now: float) -> list[RosterPeer]:
+        """Whom to dial now, holders of much first, so that at most 20 links stand."""
+        room = PARENTS_MAX - len(self.joined) - len(self.connecting)
+        if room <= 0:
+            return []
+        idle = [
+            entry
+            for peer, entry in self.known.items()
+            if peer not in self.joined
+            and peer not in self.connecting
+            and peer not in self.blocked
+            and now >= self._unreachable.get(peer, (0, 0.0))[1]
+        ]
+        idle.sort(key=lambda entry: (not entry.complete, not entry.seed, -entry.held))
+        chosen = idle[:room]
+        self.connecting.update(entry.peer for entry in chosen)
+        return chosen
+
+    def join(self, peer: PeerId, have: PieceSet, now: float) -> Parent | None:
+        """None if it is blocked, or there are enough."""
+        self.connecting.discard(peer)
+        if peer in self.blocked or (
+            peer not in self.joined and len(self.joined) >= 2 * PARENTS_MAX
+        ):
+            return None
+        self._unreachable.pop(peer, None)
+        parent = self.joined.get(peer)
+        if parent is None:
+            parent = self.joined[peer] = Parent(peer, have.copy(), active_at=now)
+            parent.paused_until = self._stalled.get(peer, (0, 0.0))[1]
+        else:
+            parent.have = have.copy()
+        return parent
+
+    def gone(self, peer: PeerId, now: float) -> Parent | None:
+        """Its link is down or could not be opened: tried again later, after longer each time."""
+        self.connecting.discard(peer)
+        times = self._unreachable.get(peer, (0, 0.0))[0] + 1
+        self._unreachable[peer] = (times, now + min(30.0, 0.25 * 2.0 ** min(times, 7)))
+        return self.joined.pop(peer, None)
+
+    def stalled(self, parent: Parent, now: float) -> float:
+        """Set aside; returns for how many seconds."""
+        times = self._stalled.get(parent.peer, (0, 0.0))[0] + 1
+        pause_s = STALLED_S * 2.0 ** (min(times, 6) - 1)
+        self._stalled[parent.peer] = (times, now + pause_s)
+        parent.paused_until = now + pause_s
+        parent.rate_bytes_s = None
+        return pause_s
+
+    def stall_counts(self) -> dict[PeerId, int]:
+        return {peer: times for peer, (times, _) in self._stalled.items()}
+
+    def block(self, peer: PeerId, words: str) -> Parent | None:
+        self.blocked[peer] = words
+        self.connecting.discard(peer)
+        return self.joined.pop(peer, None)
+
+    def next_change(self, now: float) -> float:
+        """When somebody set aside or unreachable may be tried again; inf if nobody is."""
+        times = [parent.paused_until for parent in self]
+        times += [at for peer, (_, at) in self._unreachable.items() if peer in self.known]
+        return min((at for at in times if at > now), default=float("inf"))

@@ -1,0 +1,374 @@
+"""Reading from the origin under a lease: resolve, read an extent, read a stream, audit.
+
+Always: nothing is read without a lease, nor after its deadline unless it was renewed; a piece is
+attested only by who read it, after it is in the journal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import blake3
+import trio
+
+from peerd.errors import NoSpace, OriginChanged, OriginCut, OriginRefused, PeerdError, StoreDamaged
+from peerd.ids import PieceIndex, TaskId
+from peerd.link.messages import (
+    Ended,
+    LeaseInfo,
+    LeaseKind,
+    LeaseReport,
+    Message,
+    Outcome,
+    Resolved,
+)
+from peerd.manifest import Attestation, VersionInfo, version_id
+from peerd.pieces import PIECE_LENGTH_MIN_BYTES, piece_length_for
+from peerd.signing import SigningKey
+from peerd.swarm.ports import Origin, OriginBody, OriginFacts, StoredVersion
+from peerd.task import Ask
+
+log = logging.getLogger(__name__)
+
+WRITES_MAX: Final = 4
+"""Pieces of one lease being written and journalled while the next is read."""
+REPORT_MAX: Final = 256
+"""Attestations in one report (messages.LeaseReport)."""
+
+
+class Reader(Protocol):
+    """What a read needs from the download it serves."""
+
+    task: TaskId
+    ask: Ask
+
+    def tell_keeper(self, message: Message) -> bool: ...
+    def term(self) -> int: ...
+    def origin_bytes(self, count: int) -> None: ...
+    def piece_read(self, stored: StoredVersion, index: PieceIndex) -> None: ...
+    async def open_version(self, info: VersionInfo) -> StoredVersion: ...
+    async def length_known(self, stored: StoredVersion, info: VersionInfo) -> None: ...
+    async def confirmed(self, info: VersionInfo) -> None: ...
+    def not_confirmed(self, error: PeerdError) -> None: ...
+    def fail(self, error: PeerdError) -> None: ...
+
+
+@dataclass
+class LeasedRead:
+    """One lease being used. `run` returns when the lease is over, however it ended."""
+
+    reader: Reader
+    origin: Origin
+    key: SigningKey
+    info: LeaseInfo
+    stored: StoredVersion | None
+    indices: tuple[int, ...]
+    _made: list[Attestation] = field(default_factory=list)
+    _read_bytes: int = 0
+    _outcome: tuple[Outcome, str, str] = (Outcome.RETURNED, "", "")
+
+    async def run(self) -> None:
+        """Cancelled: the lease is given back. Its pieces that are journalled stay attested."""
+        with trio.CancelScope() as scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._renew, scope)
+                    await self._read()
+                    nursery.cancel_scope.cancel()
+            except* PeerdError as group:
+                self._failed(_first(group))
+        self._report(*self._outcome)
+
+    async def _read(self) -> None:
+        match self.info.kind:
+            case LeaseKind.RESOLVE:
+                await self._resolve()
+            case LeaseKind.READ:
+                await self._extent()
+            case LeaseKind.STREAM:
+                await self._stream()
+            case LeaseKind.AUDIT:
+                await self._audit()
+        self._outcome = (Outcome.DONE, "", "")
+
+    # --- the four kinds
+
+    async def _resolve(self) -> None:
+        """A ranged GET for the first 256 KiB; a larger piece 0 takes a second one."""
+        known = self.stored.info if self.stored else None
+        last = PIECE_LENGTH_MIN_BYTES - 1
+        unless = known.validator if known else None
+        async with self.origin.open(self.reader.ask, last_byte=last, unless=unless) as body:
+            if body.facts.not_modified and known is not None:
+                await self._unchanged(known)
+                return
+            info = self._version(body.facts)
+            if known is not None and known.version == info.version:
+                await self._unchanged(known)
+                return
+            stored = self.stored = await self.reader.open_version(info)
+            self.reader.tell_keeper(
+                Resolved(self.reader.task, self.reader.term(), self.info.lease, info, False)
+            )
+            await self.reader.confirmed(info)
+            if not info.ranged:
+                await self._stream_from(stored, body, 0)
+            elif info.piece_length_bytes <= PIECE_LENGTH_MIN_BYTES:
+                await self._pieces_from(stored, body, 0, 1)
+        if info.ranged and info.piece_length_bytes > PIECE_LENGTH_MIN_BYTES:
+            await self._ranged(stored, 0, 1)
+
+    async def _unchanged(self, known: VersionInfo) -> None:
+        await self.reader.confirmed(known)
+        self.reader.tell_keeper(
+            Resolved(self.reader.task, self.reader.term(), self.info.lease, known, True)
+        )
+
+    def _version(self, facts: OriginFacts) -> VersionInfo:
+        """What the answer pins. Parallel reads need ranges and something to hold on to."""
+        reader, digest = self.reader, self.reader.ask.spec.digest
+        length = facts.length_bytes
+        version = version_id(
+            reader.task,
+            digest=digest,
+            validator=facts.validator,
+            length_bytes=length,
+            nonce=os.urandom(16),
+        )
+        pinned = facts.validator is not None or digest is not None
+        return VersionInfo(
+            task=reader.task,
+            version=version,
+            length_bytes=length,
+            piece_length_bytes=piece_length_for(length),
+            validator=facts.validator,
+            ranged=facts.ranged and length is not None and pinned,
+            digest=digest,
+            attester=self.key.peer_id,
+            signature=b"\0" * 64,
+        ).signed(self.key)
+
+    async def _extent(self) -> None:
+        """Runs of pieces that are still wanted, a ranged GET each."""
+        assert self.stored is not None, "a READ lease without a version"
+        for first, count in _runs(self.indices):
+            await self._ranged(self.stored, first, count)
+
+    async def _ranged(self, stored: StoredVersion, first: int, count: int) -> None:
+        info = stored.info
+        start = info.span(first)[0]
+        offset, size = info.span(first + count - 1)
+        if offset + size == start:
+            return
+        async with self.origin.open(
+            self.reader.ask, first_byte=start, last_byte=offset + size - 1, expect=_facts(info)
+        ) as body:
+            await self._pieces_from(stored, body, first, count)
+
+    async def _stream(self) -> None:
+        """One response from the first piece that nobody holds; unranged origins start at byte 0."""
+        assert self.stored is not None, "a STREAM lease without a version"
+        info = self.stored.info
+        start = info.span(self.info.first)[0] if info.ranged else 0
+        async with self.origin.open(self.reader.ask, first_byte=start, expect=_facts(info)) as body:
+            await self._stream_from(self.stored, body, body.facts.first_byte)
+
+    async def _stream_from(self, stored: StoredVersion, body: OriginBody, start: int) -> None:
+        info = stored.info
+        count = info.piece_count
+        first = start // info.piece_length_bytes
+        wanted = None if count is None else count - first
+        read = await self._pieces_from(stored, body, first, wanted)
+        if info.length_bytes is None:
+            await self._end(stored, start + read)
+
+    async def _end(self, stored: StoredVersion, length: int) -> None:
+        known = stored.info
+        ended = VersionInfo(
+            known.task, known.version, length, known.piece_length_bytes, known.validator,
+            known.ranged, known.digest, known.attester, known.signature,
+        ).signed(self.key)  # fmt: skip
+        await self.reader.length_known(stored, ended)
+        self.reader.tell_keeper(Ended(self.reader.task, self.reader.term(), ended))
+
+    async def _audit(self) -> None:
+        """Read again what another attested; the bytes are not kept, the digest is said."""
+        assert self.stored is not None, "an AUDIT lease without a version"
+        info = self.stored.info
+        for index in range(self.info.first, self.info.first + self.info.count):
+            offset, size = info.span(index)
+            async with self.origin.open(
+                self.reader.ask,
+                first_byte=offset,
+                last_byte=offset + size - 1,
+                expect=_facts(info),
+            ) as body:
+                hasher = blake3.blake3()
+                async for part in self._parts(body):
+                    hasher.update(part)
+            digest = hasher.digest()
+            self._made.append(Attestation.made(self.key, info.version, PieceIndex(index), digest))
+
+    # --- pieces out of a body
+
+    async def _pieces_from(
+        self, stored: StoredVersion, body: OriginBody, first: int, count: int | None
+    ) -> int:
+        """Cuts the body into pieces and holds those that are not held. Returns its bytes."""
+        info, index, total = stored.info, first, 0
+        limiter = trio.CapacityLimiter(WRITES_MAX)
+        parts: list[memoryview] = []
+        have = 0
+        size = info.span(index)[1] if count != 0 and info.length_bytes != 0 else 0
+        async with trio.open_nursery() as writers, aclosing(self._parts(body)) as received:
+            async for part in received:
+                view = memoryview(part)
+                total += len(view)
+                while len(view) >= size - have > 0:
+                    cut = size - have
+                    parts.append(view[:cut])
+                    view, have = view[cut:], 0
+                    await self._start_write(writers, limiter, stored, index, parts)
+                    parts, index = [], index + 1
+                    if count is not None and index >= first + count:
+                        size = 0
+                        break
+                    size = info.span(index)[1]
+                if len(view) and size:
+                    parts.append(view)
+                    have += len(view)
+                if not size:
+                    break
+            if have and info.length_bytes is not None:
+                raise OriginCut(f"the origin ended in the middle of piece {index}; try again")
+            if parts:
+                await self._start_write(writers, limiter, stored, index, parts)
+        return total
+
+    async def _parts(self, body: OriginBody) -> AsyncGenerator[bytes, None]:
+        while part := await body.read():
+            self._read_bytes += len(part)
+            self.reader.origin_bytes(len(part))
+            yield part
+
+    async def _start_write(
+        self,
+        writers: trio.Nursery,
+        limiter: trio.CapacityLimiter,
+        stored: StoredVersion,
+        index: int,
+        parts: list[memoryview],
+    ) -> None:
+        """At most WRITES_MAX at once: the origin waits when the disk is slow."""
+        token = object()
+        await limiter.acquire_on_behalf_of(token)
+        release = lambda: limiter.release_on_behalf_of(token)  # noqa: E731
+        writers.start_soon(self._write, stored, PieceIndex(index), parts, release)
+
+    async def _write(
+        self,
+        stored: StoredVersion,
+        index: PieceIndex,
+        parts: list[memoryview],
+        release: Callable[[], None],
+    ) -> None:
+        try:
+            if index in stored.held:
+                return
+            made = await trio.to_thread.run_sync(self._hash_and_write, stored, index, parts)
+            await stored.acknowledge(index, made)
+            self._made.append(made)
+            self.reader.piece_read(stored, index)
+        finally:
+            release()
+
+    def _hash_and_write(
+        self, stored: StoredVersion, index: PieceIndex, parts: list[memoryview]
+    ) -> Attestation:
+        hasher = blake3.blake3()
+        for part in parts:
+            hasher.update(part)
+        stored.write(index, parts)
+        return Attestation.made(self.key, stored.info.version, index, hasher.digest())
+
+    # --- the lease
+
+    async def _renew(self, scope: trio.CancelScope) -> None:
+        """Asks for more time as long as bytes come; else the read ends with the lease.
+
+        Until the first byte the origin's own limits hold (retries and Retry-After are bounded).
+        """
+        allowed_s = self.info.expires_in_s
+        scope.deadline = trio.current_time() + allowed_s
+        seen = 0
+        while True:
+            await trio.sleep(allowed_s / 3)
+            moving = self._read_bytes > seen or self._read_bytes == 0
+            seen = self._read_bytes
+            if moving and self._report(Outcome.PROGRESS, "", ""):
+                scope.deadline = trio.current_time() + allowed_s
+
+    def _report(self, outcome: Outcome, code: str, words: str) -> bool:
+        """Says how the lease stands and hands over what was attested since the last time."""
+        told = True
+        while True:
+            batch = tuple(self._made[:REPORT_MAX])
+            last = len(batch) == len(self._made)
+            told = self.reader.tell_keeper(
+                LeaseReport(
+                    self.reader.task,
+                    self.reader.term(),
+                    self.info.lease,
+                    outcome if last else Outcome.PROGRESS,
+                    batch,
+                    code,
+                    words[:512],
+                )
+            )
+            del self._made[: len(batch)]
+            if last:
+                return told
+
+    def _failed(self, error: PeerdError) -> None:
+        log.info("lease %d (%s): %s: %s", self.info.lease, self.info.kind.name, error.code, error)
+        if isinstance(error, (NoSpace, StoreDamaged)):
+            self.reader.fail(error)
+            return
+        if self.info.kind is LeaseKind.RESOLVE and self.stored is not None:
+            self.reader.not_confirmed(error)
+        refused = isinstance(error, OriginRefused)
+        self._outcome = (Outcome.REFUSED if refused else Outcome.FAILED, error.code, str(error))
+
+
+def _facts(info: VersionInfo) -> OriginFacts:
+    return OriginFacts(info.length_bytes, info.validator, info.ranged, 0)
+
+
+def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Consecutive indices as (first, count)."""
+    runs: list[tuple[int, int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][0] + runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((index, 1))
+    return runs
+
+
+def _first(group: BaseExceptionGroup[PeerdError]) -> PeerdError:
+    """The error that says most: a change or a refusal before what followed from it."""
+    errors: list[PeerdError] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        elif isinstance(error, PeerdError):
+            errors.append(error)
+    errors.sort(key=lambda e: not isinstance(e, (OriginChanged, OriginRefused, NoSpace)))
+    return errors[0]

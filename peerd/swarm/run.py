@@ -1,0 +1,495 @@
+"""One task on one peer, from the first question to the last piece: the shell around `Download`.
+
+Always: the core decides what to ask whom, this carries it out; whatever ends the run, the store
+keeps what was acknowledged, and the keeper is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import trio
+
+from peerd.errors import (
+    Cancelled,
+    NoSpace,
+    PeerdError,
+    PeerUnreachable,
+    RemoteProtocolError,
+    error_from,
+)
+from peerd.ids import PeerId, PieceIndex, TaskId
+from peerd.link import messages as msg
+from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
+from peerd.manifest import VersionInfo
+from peerd.pieces import PieceSet
+from peerd.signing import SigningKey
+from peerd.swarm import events as ev
+from peerd.swarm.download import Download
+from peerd.swarm.ending import condemn, finish
+from peerd.swarm.incoming import Arrived, Inbound, Outcome
+from peerd.swarm.ports import EnrolState, Keepers, Links, Origin, PieceStore, StoredVersion
+from peerd.swarm.reading import LeasedRead
+from peerd.swarm.whole import WholeDigest
+from peerd.task import Ask, is_shared
+
+log = logging.getLogger(__name__)
+
+HAVE_COALESCE_S: Final = 0.005
+"""HAVE goes out in a frame each 5 ms at most (design.md, section 4.5)."""
+PROGRESS_EVERY_S: Final = 0.5
+"""The keeper hears what we hold at most twice a second, by change."""
+TICK_MAX_S: Final = 0.5
+JOIN_WAIT_S: Final = 5.0
+"""A peer that was connected to but does not join within this is not in the swarm."""
+EARLY_JOINS_MAX: Final = 64
+STORY_MAX: Final = 256
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every download on this peer shares."""
+
+    key: SigningKey
+    store: PieceStore
+    origin: Origin
+    links: Links
+    keepers: Keepers
+    inbound: Inbound
+    rng: Random
+    wall_clock: Callable[[], float]
+    fresh_s: float
+
+
+@dataclass
+class Tally:
+    """Where bytes came from. `from_peers` are verified piece bytes by sender."""
+
+    from_origin: int = 0
+    from_store: int = 0
+    from_peers: dict[PeerId, int] = field(default_factory=dict)
+
+
+class TaskRun:
+    """Wants the whole of one task. `finished` is set at the end; then `error` says if it failed."""
+
+    def __init__(self, task: TaskId, ask: Ask, near: Surroundings) -> None:
+        self.task, self.ask, self._near = task, ask, near
+        self.own, self.store = near.key.peer_id, near.store
+        self.core = Download(near.key.peer_id, near.rng)
+        self.stored: StoredVersion | None = None
+        self.tally = Tally()
+        self.state = "finding the keeper"
+        self.error: PeerdError | None = None
+        self.finished = trio.Event()
+        self.stale = False
+        self.culprits: dict[PeerId, str] = {}
+        self.keeper: PeerId | None = None
+        self._access = Access.HAS_CREDENTIALS if ask.credentials else Access.UNKNOWN
+        self._pending: deque[ev.Event] = deque()
+        self._draining = False
+        self._greeted: set[PeerId] = set()
+        self._swarm: set[PeerId] = set()
+        self._early: dict[PeerId, msg.Join] = {}
+        self._fresh: set[int] = set()
+        self._leases: dict[int, tuple[LeaseInfo, trio.CancelScope]] = {}
+        self._opening = trio.Lock()
+        self.confirmation = trio.Event()
+        self.whole: WholeDigest | None = None
+        self._story: deque[str] = deque(maxlen=STORY_MAX)
+        self._started_at = 0.0
+
+    # --- the life of a run
+
+    async def run(self) -> None:
+        """Until all is held or it failed. Cancelled: leases are given back, pieces stay."""
+        self._started_at = trio.current_time()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._resume()
+                if not self.finished.is_set():
+                    self._near.keepers.join(self)
+                    self._nursery.start_soon(self._tick)
+                    self._nursery.start_soon(self._report_progress)
+                    await self.finished.wait()
+                self._nursery.cancel_scope.cancel()
+        except Exception as error:  # A bug in one download must not end the others.
+            log.exception("task %s failed on an internal error", self.task[:12])
+            self.fail(PeerdError(f"internal error: {error!r}; the log has more"))
+        finally:
+            if not self.finished.is_set():
+                self.fail(Cancelled("the download was ended before it was complete"))
+
+    async def _resume(self) -> None:
+        """What the store has: all of it and fresh, a part, or nothing."""
+        known = self._near.store.versions(self.task)
+        if not known:
+            return
+        self._use(known[0])
+        assert self.stored is not None
+        self.tally.from_store = _held_bytes(self.stored)
+        if self.stored.complete and (self.ask.spec.digest or self.age_s() <= self._near.fresh_s):
+            self.complete()
+
+    def complete(self) -> None:
+        assert self.stored is not None
+        self.state = "complete"
+        self.note("complete")
+        if is_shared(self.ask):
+            self._near.keepers.holds(self.stored.info)
+        self.finished.set()
+
+    def fail(self, error: PeerdError) -> None:
+        """The first error counts."""
+        if not self.finished.is_set():
+            self.state, self.error = "failed", error
+            self.note(f"failed: {error}")
+            self.finished.set()
+
+    def age_s(self) -> float:
+        """How long ago the origin confirmed the version."""
+        assert self.stored is not None
+        at = self._near.store.validated_at(self.stored.info.version)
+        return max(0.0, self._near.wall_clock() - at)
+
+    def note(self, words: str) -> None:
+        self._story.append(f"+{trio.current_time() - self._started_at:.3f} s {words}")
+
+    def story(self) -> list[str]:
+        return list(self._story)
+
+    # --- keepers.SwarmMember
+
+    def enrolment(self) -> EnrolState:
+        stored = self.stored
+        return EnrolState(
+            spec=self.ask.spec if is_shared(self.ask) else None,
+            shared=is_shared(self.ask),
+            wants=True,
+            access=self._access,
+            version=stored.info if stored else None,
+            have=stored.held.to_bytes() if stored else b"",
+            leases=tuple(info for info, _ in self._leases.values()),
+        )
+
+    def keeper_found(self, keeper: PeerId, term: int) -> None:
+        if keeper != self.keeper:
+            self.note(f"keeper {keeper} (term {term})")
+        self.keeper = keeper
+        if self.stored is None:
+            self.state = "resolving"
+            self._near.keepers.tell(self.task, msg.LeaseAsk(self.task, term, 1))
+        for order in self.core.asked_again():
+            self._carry_out(order)
+
+    def keeper_says(self, message: Message) -> None:
+        match message:
+            case msg.Enrolled(version=version, peers=peers, validated_s=validated_s):
+                self._roster(version, peers)
+                if version is not None and validated_s <= self._near.fresh_s:
+                    self._nursery.start_soon(self._validated, version, validated_s)
+            case msg.RosterUpdate(version=version, peers=peers):
+                self._roster(version, peers)
+                if version is not None:
+                    self._nursery.start_soon(self._validated, version, 0.0)
+            case msg.LeaseGrant():
+                self._nursery.start_soon(self._granted, message)
+            case msg.LeaseRevoked(lease=lease):
+                if lease in self._leases:
+                    self._leases[lease][1].cancel()
+            case msg.Verdict(attester=attester, words=words, version=version_id):
+                if self.stored and self.stored.info.version == version_id:
+                    self._nursery.start_soon(condemn, self, attester, words)
+            case msg.Unreadable(code=code, words=words):
+                self.fail(error_from(code, words))
+            case _:
+                log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
+
+    def _roster(self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...]) -> None:
+        self.post(ev.PeersNamed(peers))
+        if version is not None:
+            self._nursery.start_soon(self._follow, version)
+
+    async def _follow(self, version: VersionInfo) -> None:
+        try:
+            await self.open_version(version.verified())
+        except PeerdError as error:
+            log.warning("task %s: version from its keeper: %s", self.task[:12], error)
+            if isinstance(error, NoSpace):
+                self.fail(error)
+
+    async def _validated(self, version: VersionInfo, ago_s: float) -> None:
+        if self.stored is not None and self.stored.info.version == version.version:
+            at = self._near.wall_clock() - ago_s
+            if at > self._near.store.validated_at(version.version):
+                await self._near.store.set_validated(version.version, at)
+            self.confirmation.set()
+
+    async def _granted(self, grant: msg.LeaseGrant) -> None:
+        if grant.version is not None and grant.info.kind is not LeaseKind.RESOLVE:
+            await self._follow(grant.version)
+        kind = grant.info.kind
+        if kind in (LeaseKind.READ, LeaseKind.STREAM):
+            self.post(ev.LeaseGranted(grant.info))
+        else:
+            await self._read(grant.info, ())
+
+    # --- reading.Reader
+
+    def tell_keeper(self, message: Message) -> bool:
+        return self._near.keepers.tell(self.task, message)
+
+    def term(self) -> int:
+        return self._near.keepers.term(self.task)
+
+    def origin_bytes(self, count: int) -> None:
+        self.tally.from_origin += count
+        self._access = Access.PROVEN
+
+    def piece_read(self, stored: StoredVersion, index: PieceIndex) -> None:
+        if stored is self.stored:
+            self.post(ev.PieceRead(index))
+            self._advance()
+
+    async def open_version(self, info: VersionInfo) -> StoredVersion:
+        """The stored version of that id, now the one that this run downloads."""
+        if info.task != self.task or info.digest != self.ask.spec.digest:
+            raise RemoteProtocolError(f"{info.attester} vouched for a version of another content")
+        async with self._opening:
+            if self.stored is not None and self.stored.info.version == info.version:
+                if self.stored.info.length_bytes is None and info.length_bytes is not None:
+                    await self.length_known(self.stored, info)
+                return self.stored
+            stored = await self._near.store.create(self.ask, info)
+            if self.stored is not None:
+                self.note(f"the content changed: version {info.version[:12]}")
+                self._near.inbound.forget_version(self.stored.info.version)
+            self._use(stored)
+            return stored
+
+    async def length_known(self, stored: StoredVersion, info: VersionInfo) -> None:
+        await stored.set_info(info)
+        if stored is self.stored:
+            self.post(ev.LengthKnown(info))
+            self._advance()
+
+    async def confirmed(self, info: VersionInfo) -> None:
+        await self._near.store.set_validated(info.version, self._near.wall_clock())
+        self.confirmation.set()
+
+    def not_confirmed(self, error: PeerdError) -> None:
+        """The origin cannot be asked: the last known version is good, and its age is said."""
+        self.note(f"not revalidated: {error}")
+        self.stale = True
+        self.confirmation.set()
+
+    def _use(self, stored: StoredVersion) -> None:
+        self.stored = stored
+        self.state = "fetching"
+        self.note(f"version {stored.info.version[:12]}, {stored.info.length_bytes} bytes")
+        self._greeted.clear()
+        self._swarm.clear()
+        if stored.info.digest is not None:
+            self.whole = WholeDigest(stored)
+            self._nursery.start_soon(self.whole.run)
+        self.post(ev.VersionOpened(stored.info, stored.held))
+        early, self._early = self._early, {}
+        for peer, join in early.items():
+            self.peer_joined(peer, join)
+
+    # --- the swarm
+
+    def peer_joined(self, peer: PeerId, join: msg.Join) -> None:
+        """RemoteProtocolError where the bitmap does not fit."""
+        if self.stored is None:
+            if len(self._early) < EARLY_JOINS_MAX:
+                self._early[peer] = join
+            return
+        if join.version.version != self.stored.info.version:
+            return
+        self._swarm.add(peer)
+        self._greet(peer)
+        self.post(ev.ParentJoined(peer, bitmap(join.version, join.have)))
+
+    def link_down(self, peer: PeerId) -> None:
+        self._swarm.discard(peer)
+        self._greeted.discard(peer)
+        self._early.pop(peer, None)
+        if peer in self.core.parents.joined or peer in self.core.parents.connecting:
+            self.post(ev.ParentGone(peer))
+
+    def _greet(self, peer: PeerId) -> None:
+        if self.stored is not None and peer not in self._greeted:
+            self._greeted.add(peer)
+            self._send(peer, msg.Join(self.stored.info, self.stored.held.to_bytes()))
+
+    def swarm_says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+        if self.stored is None or message.version != self.stored.info.version:
+            return
+        match message:
+            case msg.Have(indices=indices):
+                self.post(ev.ParentHas(peer, indices))
+            case msg.Reject(version=version, indices=indices):
+                self._near.inbound.forget(peer, version, indices)
+                self.post(ev.PieceRejected(peer, indices))
+            case msg.Depart():
+                self._swarm.discard(peer)
+                self.post(ev.ParentGone(peer))
+
+    def arrived(self, outcome: Outcome) -> None:
+        """A whole piece came in from a peer, written or spoilt."""
+        if outcome.stored is not self.stored or self.finished.is_set():
+            return
+        if isinstance(outcome, Arrived):
+            self._nursery.start_soon(self._acknowledge, outcome)
+        elif outcome.error is not None:
+            self.fail(_store_error(outcome.error))
+        elif outcome.blame:
+            self.post(ev.PieceBad(outcome.peer, outcome.index, outcome.words))
+        else:
+            self.post(ev.PieceRejected(outcome.peer, (outcome.index,)))
+
+    async def _acknowledge(self, arrived: Arrived) -> None:
+        index = PieceIndex(arrived.attestation.index)
+        await arrived.stored.acknowledge(index, arrived.attestation)
+        sums = self.tally.from_peers
+        sums[arrived.peer] = sums.get(arrived.peer, 0) + arrived.size_bytes
+        if arrived.stored is self.stored:
+            self.post(ev.PieceArrived(arrived.peer, index, arrived.size_bytes))
+            self._advance()
+
+    def _advance(self) -> None:
+        if self.whole is not None:
+            self.whole.advance()
+
+    # --- carrying out
+
+    def post(self, event: ev.Event) -> None:
+        """Hand an event to the core, and do what it orders; orders may post again."""
+        self._pending.append(event)
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._pending:
+                now = trio.current_time()
+                for order in self.core.handle(self._pending.popleft(), now):
+                    self._carry_out(order)
+        finally:
+            self._draining = False
+
+    def _carry_out(self, order: ev.Order) -> None:
+        match order:
+            case ev.Connect(peer=peer, addresses=addresses):
+                self._nursery.start_soon(self._connect, peer, addresses)
+            case ev.RequestPieces(peer=peer, indices=indices):
+                assert self.stored is not None
+                distrusted = self.culprits.__contains__
+                self._near.inbound.expect(peer, self.stored, indices, distrusted)
+                self._send(peer, msg.Request(self.stored.info.version, indices))
+            case ev.CancelPieces(peer=peer, indices=indices):
+                assert self.stored is not None
+                self._near.inbound.forget(peer, self.stored.info.version, indices)
+                self._send(peer, msg.Cancel(self.stored.info.version, indices))
+            case ev.AskLeases(room=room):
+                self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
+            case ev.StartRead(info=info, indices=indices):
+                self._nursery.start_soon(self._read, info, indices)
+            case ev.Announce(index=index):
+                if not self._fresh:
+                    self._nursery.start_soon(self._announce)
+                self._fresh.add(index)
+            case ev.Drop(peer=peer, words=words):
+                self._drop(peer, words)
+            case ev.AllHeld():
+                self._nursery.start_soon(finish, self)
+
+    def _drop(self, peer: PeerId, words: str) -> None:
+        self.note(f"dropped {peer}: {words}")
+        if peer in self.core.parents.blocked:
+            self.culprits[peer] = words
+            log.warning("task %s: %s is blocked: %s", self.task[:12], peer, words)
+        if self.stored is not None:
+            self._send(peer, msg.Depart(self.stored.info.version))
+
+    def _send(self, peer: PeerId, message: Message) -> None:
+        try:
+            self._near.links.send(peer, message)
+        except PeerUnreachable:
+            if peer in self.core.parents.joined:
+                self.post(ev.ParentGone(peer))
+
+    async def _connect(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        try:
+            await self._near.links.connect(peer, addresses)
+        except PeerdError as error:
+            self.note(f"no link to {peer}: {error}")
+            self.post(ev.ParentGone(peer))
+            return
+        self._greet(peer)
+        await trio.sleep(JOIN_WAIT_S)
+        if peer in self.core.parents.connecting:
+            self.post(ev.ParentGone(peer))
+
+    async def _announce(self) -> None:
+        await trio.sleep(HAVE_COALESCE_S)
+        fresh, self._fresh = tuple(sorted(self._fresh)), set()
+        if self.stored is None:
+            return
+        for peer in tuple(self._swarm):
+            for start in range(0, len(fresh), 4096):
+                have = msg.Have(self.stored.info.version, fresh[start : start + 4096])
+                self._send(peer, have)
+
+    async def _read(self, info: LeaseInfo, indices: tuple[int, ...]) -> None:
+        lease = LeasedRead(self, self._near.origin, self._near.key, info, self.stored, indices)
+        with trio.CancelScope() as scope:
+            self._leases[info.lease] = (info, scope)
+            await lease.run()
+        del self._leases[info.lease]
+        if not self.finished.is_set():
+            self.post(ev.LeaseOver(info.lease))
+
+    async def _tick(self) -> None:
+        received: dict[PeerId, int] = {}
+        while True:
+            now = trio.current_time()
+            due = min(self.core.deadline(now), now + TICK_MAX_S)
+            await trio.sleep_until(max(due, now + 0.02))
+            for peer in tuple(self.core.parents.joined):
+                total = self._near.inbound.received_bytes.get(peer, 0)
+                if total != received.get(peer, 0):
+                    received[peer] = total
+                    self.post(ev.ParentActive(peer))
+            for order in self.core.expire(trio.current_time()):
+                self._carry_out(order)
+
+    async def _report_progress(self) -> None:
+        told: PieceSet | None = None
+        while True:
+            await trio.sleep(PROGRESS_EVERY_S)
+            if self.stored is not None and self.stored.held != told:
+                told = self.stored.held
+                self.tell_keeper(msg.Progress(self.task, self.stored.info.version, told.to_bytes()))
+
+
+def bitmap(info: VersionInfo, data: bytes) -> PieceSet:
+    """A peer's bitmap of that version; RemoteProtocolError where it does not fit."""
+    count = info.piece_count
+    try:
+        return PieceSet.from_bytes(data, len(data) * 8 if count is None else count)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
+
+
+def _store_error(error: Exception) -> PeerdError:
+    return error if isinstance(error, PeerdError) else NoSpace(f"the store cannot write: {error}")
+
+
+def _held_bytes(stored: StoredVersion) -> int:
+    return sum(stored.info.span(index)[1] for index in stored.held)

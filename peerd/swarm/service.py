@@ -1,0 +1,242 @@
+"""All tasks of this peer: starts and ends downloads, and routes what links bring to them.
+
+Always: at most one run a task; a run lives as long as a caller waits for it, or for good on a seed
+peer that was enlisted; what a run that ended early holds goes on being served and stays known to
+the keeper for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from peerd.errors import PeerUnreachable, RemoteProtocolError, UsageError
+from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
+from peerd.link import messages as msg
+from peerd.link.messages import Access, Message
+from peerd.manifest import Attestation
+from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
+from peerd.swarm.ports import EnrolState, StoredVersion
+from peerd.swarm.run import Surroundings, TaskRun, bitmap
+from peerd.swarm.serving import Serving
+from peerd.task import Ask, TaskSpec, is_shared, task_id
+
+log = logging.getLogger(__name__)
+
+RUNS_MAX: Final = 256
+"""Downloads at once on one peer. Guess: beyond it they only slow each other down."""
+PAST_MAX: Final = 1000
+"""Ended runs whose story `peerd task show` can still tell."""
+PARTIAL_MAX: Final = 64
+"""Ended-early downloads whose pieces the keeper is still told of."""
+
+
+class PartialHolder:
+    """A member of the swarm that wants nothing (more) but has some pieces."""
+
+    def __init__(self, ask: Ask, stored: StoredVersion) -> None:
+        self.task = stored.info.task
+        self._ask, self._stored = ask, stored
+
+    def enrolment(self) -> EnrolState:
+        return EnrolState(
+            spec=self._ask.spec if is_shared(self._ask) else None,
+            shared=is_shared(self._ask),
+            wants=False,
+            access=Access.UNKNOWN,
+            version=self._stored.info,
+            have=self._stored.held.to_bytes(),
+            leases=(),
+        )
+
+    def keeper_found(self, keeper: PeerId, term: int) -> None:
+        """Enrolling said it all."""
+
+    def keeper_says(self, message: Message) -> None:
+        """Nothing is wanted, so nothing follows."""
+
+
+class SwarmService:
+    """The swarm side of the daemon: `get` for callers, LinkHandler's swarm part for links."""
+
+    def __init__(self, near: Surroundings, own_secret: bytes, *, seed: bool) -> None:
+        self.near = near
+        self.serving = Serving(near.store, near.links)
+        self._secret, self._seed = own_secret, seed
+        self._runs: dict[TaskId, TaskRun] = {}
+        self._scopes: dict[TaskId, trio.CancelScope] = {}
+        self._callers: dict[TaskId, int] = {}
+        self._past: OrderedDict[TaskId, TaskRun] = OrderedDict()
+        self._partial: OrderedDict[TaskId, PartialHolder] = OrderedDict()
+        self._joined: dict[PeerId, set[VersionId]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves and downloads until cancelled; runs then end with Cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.serving.run)
+            for stored in self.near.store.versions():
+                if stored.complete:
+                    self._hold(stored)
+            task_status.started()
+            await trio.sleep_forever()
+
+    # --- callers
+
+    @asynccontextmanager
+    async def wanted(self, ask: Ask) -> AsyncIterator[TaskRun]:
+        """The task's run, for as long as the caller is inside; joined to one that goes on."""
+        task = task_id(ask, self._secret)
+        run = self._runs.get(task) or self._start(task, ask)
+        self._callers[task] = self._callers.get(task, 0) + 1
+        try:
+            yield run
+        finally:
+            self._callers[task] -= 1
+            if not self._callers[task]:
+                del self._callers[task]
+                scope = self._scopes.get(task)
+                if scope is not None and not run.finished.is_set():
+                    scope.cancel()
+
+    def runs(self) -> dict[TaskId, TaskRun]:
+        """Those that go on, and those that ended lately."""
+        return {**self._past, **self._runs}
+
+    async def remove(self, task: TaskId) -> int:
+        """Forget a task: ends its run, unlinks its versions. Returns the number of versions."""
+        if task in self._scopes:
+            raise UsageError("that task is being downloaded; end its download first")
+        self._past.pop(task, None)
+        self._end_partial(task)
+        versions = self.near.store.versions(task)
+        for stored in versions:
+            await self.near.store.remove(stored.info.version)
+        self.near.keepers.dropped(task)
+        return len(versions)
+
+    def _start(self, task: TaskId, ask: Ask) -> TaskRun:
+        if self._nursery is None or len(self._runs) >= RUNS_MAX:
+            raise UsageError(f"{len(self._runs)} downloads are under way; wait for one to end")
+        self._end_partial(task)
+        run = self._runs[task] = TaskRun(task, ask, self.near)
+        scope = self._scopes[task] = trio.CancelScope()
+        self._nursery.start_soon(self._drive, run, scope)
+        return run
+
+    async def _drive(self, run: TaskRun, scope: trio.CancelScope) -> None:
+        with scope:
+            await run.run()
+        self._ended(run)
+
+    def _ended(self, run: TaskRun) -> None:
+        task = run.task
+        del self._runs[task], self._scopes[task]
+        self._past[task] = run
+        self._past.move_to_end(task)
+        if len(self._past) > PAST_MAX:
+            self._past.popitem(last=False)
+        if run.error is None:
+            return
+        self.near.keepers.leave(task)
+        stored = run.stored
+        if stored is not None and stored.held and self.near.store.versions(task):
+            holder = self._partial[task] = PartialHolder(run.ask, stored)
+            self.near.keepers.join(holder)
+            if len(self._partial) > PARTIAL_MAX:
+                self._end_partial(next(iter(self._partial)))
+
+    def _end_partial(self, task: TaskId) -> None:
+        if self._partial.pop(task, None) is not None:
+            self.near.keepers.leave(task)
+
+    def _hold(self, stored: StoredVersion) -> None:
+        ask = self.near.store.asked(stored.info.task)
+        if ask is not None and is_shared(ask):
+            self.near.keepers.holds(stored.info)
+
+    # --- links (LinkHandler's swarm part)
+
+    def link_down(self, peer: PeerId) -> None:
+        self._joined.pop(peer, None)
+        self.serving.peer_gone(peer)
+        self.near.inbound.peer_gone(peer)
+        for run in tuple(self._runs.values()):
+            run.link_down(peer)
+
+    def message_arrived(self, peer: PeerId, message: Message) -> None:
+        """RemoteProtocolError where the peer broke the protocol: its link is closed."""
+        match message:
+            case msg.Join():
+                self._join(peer, message)
+            case msg.Request():
+                self.serving.requested(peer, message)
+            case msg.Cancel():
+                self.serving.cancelled(peer, message)
+            case msg.Have() | msg.Reject() | msg.Depart():
+                for run in tuple(self._runs.values()):
+                    run.swarm_says(peer, message)
+            case msg.Enlist(task=task, spec=spec):
+                self._enlist(peer, task, spec)
+            case _:
+                log.debug("%s sent %s, which is for nobody here", peer, type(message).__name__)
+
+    def _join(self, peer: PeerId, join: msg.Join) -> None:
+        join.version.verified()
+        bitmap(join.version, join.have)
+        run = self._runs.get(join.version.task)
+        if run is not None and not run.finished.is_set():
+            run.peer_joined(peer, join)
+            return
+        known = self.near.store.versions(join.version.task)
+        stored = next((s for s in known if s.info.version == join.version.version), None)
+        if stored is None or not stored.held:
+            self._tell(peer, msg.Depart(join.version.version))
+        elif join.version.version not in self._joined.setdefault(peer, set()):
+            self._joined[peer].add(join.version.version)
+            self._tell(peer, msg.Join(stored.info, stored.held.to_bytes()))
+
+    def _tell(self, peer: PeerId, message: Message) -> None:
+        try:
+            self.near.links.send(peer, message)
+        except PeerUnreachable:
+            log.debug("%s went before it was answered", peer)
+
+    def _enlist(self, peer: PeerId, task: TaskId, spec: TaskSpec) -> None:
+        """A keeper asks a seed peer to take part."""
+        ask = Ask(spec)
+        if not self._seed or task in self._runs or self._nursery is None:
+            return
+        if not is_shared(ask) or task_id(ask, self._secret) != task:
+            raise RemoteProtocolError(f"{peer} enlists for a task that is not what it says")
+        if len(self._runs) < RUNS_MAX:
+            log.info("task %s: enlisted by %s", task[:12], peer)
+            self._start(task, ask)
+
+    # --- pieces coming in
+
+    def chunk_arrived(
+        self,
+        peer: PeerId,
+        version: VersionId,
+        index: PieceIndex,
+        size_bytes: int,
+        offset_bytes: int,
+        attestation: Attestation | None,
+        data: memoryview,
+    ) -> Outcome | None:
+        """In a worker thread (link/ports.LinkHandler)."""
+        inbound: Inbound = self.near.inbound
+        return inbound.feed(peer, version, index, size_bytes, offset_bytes, attestation, data)
+
+    async def chunk_done(self, peer: PeerId, outcome: object) -> None:
+        assert isinstance(outcome, (Arrived, Spoilt)), "what feed returns"
+        run = self._runs.get(outcome.stored.info.task)
+        if run is not None:
+            run.arrived(outcome)

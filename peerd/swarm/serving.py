@@ -1,0 +1,113 @@
+"""Sending held pieces to children.
+
+Always: only acknowledged pieces are sent, suspect ones after their check; a child has at most
+REQUESTS_MAX pieces waiting, more are rejected; each child is served by one task of its own, so that
+none waits for another's slow link, and all share the upload limit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from peerd.errors import PeerUnreachable
+from peerd.ids import PeerId, PieceIndex, VersionId
+from peerd.link import messages as msg
+from peerd.swarm.ports import Links, PieceStore, StoredVersion
+
+log = logging.getLogger(__name__)
+
+REQUESTS_MAX: Final = 256
+"""Pieces a child may have waiting: four full windows (parents.WINDOW_MAX)."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    stored: StoredVersion
+    index: PieceIndex
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self.stored.read_into(self.index, offset_bytes, buffer)
+
+
+class Serving:
+    """One for the daemon. `sent_bytes` counts piece bytes handed to the kernel, by child."""
+
+    def __init__(self, store: PieceStore, links: Links) -> None:
+        self._store, self._links = store, links
+        self._queues: dict[PeerId, deque[tuple[VersionId, int]]] = {}
+        self.sent_bytes: dict[PeerId, int] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled; what is half sent then is dropped with its link."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def requested(self, peer: PeerId, message: msg.Request) -> None:
+        if self._nursery is None:
+            return
+        queue = self._queues.get(peer)
+        if queue is None:
+            queue = self._queues[peer] = deque()
+            self._nursery.start_soon(self._serve, peer, queue)
+        room = REQUESTS_MAX - len(queue)
+        queue.extend((message.version, index) for index in message.indices[:room])
+        if len(message.indices) > room:
+            self._reject(peer, message.version, message.indices[room:])
+
+    def cancelled(self, peer: PeerId, message: msg.Cancel) -> None:
+        queue = self._queues.get(peer)
+        if queue:
+            unwanted = {(message.version, index) for index in message.indices}
+            kept = [item for item in queue if item not in unwanted]
+            queue.clear()
+            queue.extend(kept)
+
+    def peer_gone(self, peer: PeerId) -> None:
+        queue = self._queues.get(peer)
+        if queue is not None:
+            queue.clear()
+
+    async def _serve(self, peer: PeerId, queue: deque[tuple[VersionId, int]]) -> None:
+        """One child's queue, until it is empty or its link is gone."""
+        try:
+            while queue:
+                version, index = queue.popleft()
+                await self._send(peer, version, PieceIndex(index))
+        except PeerUnreachable:
+            log.debug("%s went while it was served", peer)
+        finally:
+            del self._queues[peer]
+
+    async def _send(self, peer: PeerId, version: VersionId, index: PieceIndex) -> None:
+        stored = self._find(version)
+        if stored is None or index not in stored.held or not await stored.check(index):
+            self._reject(peer, version, (index,))
+            return
+        attestation = stored.attestation(index)
+        assert attestation is not None, "a held piece has its attestation"
+        size = stored.info.span(index)[1]
+        try:
+            source = _Source(stored, index)
+            await self._links.send_piece(peer, version, index, size, attestation, source)
+        except OSError as error:
+            log.warning("piece %d of %s cannot be read: %s", index, version[:12], error)
+            self._reject(peer, version, (index,))
+            return
+        self.sent_bytes[peer] = self.sent_bytes.get(peer, 0) + size
+
+    def _find(self, version: VersionId) -> StoredVersion | None:
+        return next((s for s in self._store.versions() if s.info.version == version), None)
+
+    def _reject(self, peer: PeerId, version: VersionId, indices: tuple[int, ...]) -> None:
+        try:
+            self._links.send(peer, msg.Reject(version, indices))
+        except PeerUnreachable:
+            self.peer_gone(peer)

@@ -1,0 +1,82 @@
+"""SHA-256 of the whole content, computed along with the download.
+
+Always: what was hashed is the held prefix [0, next piece) as it lies in the store; a prefix piece
+that is dropped sets the hash back to the start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import trio
+
+from peerd.ids import PieceIndex
+from peerd.swarm.ports import StoredVersion
+from peerd.units import MIB
+
+BUFFER_BYTES: Final = 1 * MIB
+BATCH_BYTES: Final = 32 * MIB
+"""Hashed in one visit to a worker thread; then others get their turn."""
+
+
+class WholeDigest:
+    """Follows one stored version; `run` lives as long as the download."""
+
+    def __init__(self, stored: StoredVersion) -> None:
+        self._stored = stored
+        self._hash = hashlib.sha256()
+        self._next = 0
+        self._restart = False
+        self._more = trio.Event()
+        self._idle = trio.Event()
+
+    def advance(self) -> None:
+        """More pieces are held."""
+        self._more.set()
+
+    def dropped(self, index: PieceIndex) -> None:
+        """A held piece is gone; if it was hashed already, all begins anew."""
+        if index < self._next:
+            self._restart = True
+
+    async def run(self) -> None:
+        """Hashes whatever of the prefix is held, for ever. Cancelled: nothing is left behind."""
+        while True:
+            self._more = trio.Event()
+            if self._restart:
+                self._hash, self._next, self._restart = hashlib.sha256(), 0, False
+            if await trio.to_thread.run_sync(self._batch, self._prefix_end()):
+                continue
+            self._idle.set()
+            self._idle = trio.Event()
+            await self._more.wait()
+
+    async def result(self) -> str:
+        """ "sha256:…" of the whole, once all of it is held and hashed."""
+        while self._restart or self._next != self._stored.info.piece_count:
+            self.advance()
+            await self._idle.wait()
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def _prefix_end(self) -> int:
+        """The first piece from `next` on that is not held, or a batch further."""
+        held = self._stored.held
+        most = self._next + max(1, BATCH_BYTES // self._stored.info.piece_length_bytes)
+        end = self._next
+        while end < most and end in held:
+            end += 1
+        return end
+
+    def _batch(self, end: int) -> bool:
+        """In a worker thread: hash pieces [next, end); False if there were none."""
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        start = self._next
+        for index in range(start, end):
+            size = self._stored.info.span(index)[1]
+            for offset in range(0, size, BUFFER_BYTES):
+                part = buffer[: min(BUFFER_BYTES, size - offset)]
+                self._stored.read_into(PieceIndex(index), offset, part)
+                self._hash.update(part)
+            self._next = index + 1
+        return end > start
