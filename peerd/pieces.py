@@ -100,6 +100,15 @@ class PieceSet:
         """Content of unknown length got longer."""
         self.count = max(self.count, count)
 
+    def cut(self, count: int) -> None:
+        """Content of unknown length ended earlier than somebody claimed."""
+        self.count = min(self.count, count)
+        self._bits &= (1 << self.count) - 1
+
+    def end(self) -> int:
+        """One more than the highest member; 0 of an empty set."""
+        return self._bits.bit_length()
+
     def copy(self) -> PieceSet:
         return self._of(self._bits, self.count)
 

@@ -94,8 +94,12 @@ class Download:
         count = event.version.piece_count
         assert count is not None, "an END without a length"
         picker.grow(count)
+        picker.cut(count)
         for parent in self.parents:
             parent.have.grow(count)
+            parent.have.cut(count)
+            for index in [index for index in parent.in_flight if index >= count]:
+                del parent.in_flight[index]
         return []
 
     def _named(self, event: ev.PeersNamed, now: float) -> list[ev.Order]:
@@ -104,13 +108,15 @@ class Download:
 
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
         picker = self._picker
-        picker.grow(min(event.have.count, PIECE_COUNT_MAX))
+        if self._open_ended():
+            picker.grow(min(event.have.end(), PIECE_COUNT_MAX))
         known = self.parents.joined.get(event.peer)
         before = known.have if known else PieceSet(picker.count)
         parent = self.parents.join(event.peer, event.have, now)
         if parent is None:
             return [ev.Drop(event.peer, self.parents.blocked.get(event.peer, "enough parents"))]
         parent.have.grow(picker.count)
+        parent.have.cut(picker.count)
         picker.seen(before - parent.have, -1)
         picker.seen(parent.have - before, +1)
         return []
@@ -120,7 +126,7 @@ class Download:
         if parent is None:
             return []
         picker = self._picker
-        if self.version is not None and self.version.length_bytes is None:
+        if self._open_ended():
             picker.grow(max(event.indices, default=-1) + 1)
         parent.have.grow(picker.count)
         fresh = [i for i in set(event.indices) if i < picker.count and i not in parent.have]

@@ -16,9 +16,12 @@ from peerd.pieces import PieceSet
 
 PARENTS_MAX: Final = 20
 """Links a swarm (design.md, section 4.5); about 10 are within 1.1 of the optimum."""
-WINDOW_S: Final = 0.1
-"""Requests in flight cover this long at the parent's rate: the round trip, the group commit of
-20 ms on both sides and what a busy event loop adds. Guess, above 0.04 measured on loopback."""
+WINDOW_S: Final = 0.05
+"""Requests in flight cover at least this long at the parent's rate: the group commit of 20 ms on
+both sides and what a busy event loop adds. Guess."""
+WINDOW_GAIN: Final = 2.0
+"""Times bandwidth × delay: below 1 the window would bound the rate that it is derived from; at 2 it
+doubles each round trip until the link is full (as BBR's startup does)."""
 WINDOW_MIN: Final = 2
 WINDOW_START: Final = 4
 WINDOW_MAX: Final = 64
@@ -36,12 +39,16 @@ KNOWN_MAX: Final = 512
 
 @dataclass
 class Parent:
-    """One joined peer. Rates in bytes per second, None before the first piece."""
+    """One joined peer. Rates in bytes per second, None before the first piece.
+
+    `delay_s`: the shortest lately from request to arrival, the part that no window can shorten.
+    """
 
     peer: PeerId
     have: PieceSet
     in_flight: dict[int, float] = field(default_factory=dict)
     rate_bytes_s: float | None = None
+    delay_s: float = WINDOW_S
     active_at: float = 0.0
     paused_until: float = 0.0
 
@@ -49,7 +56,8 @@ class Parent:
         """Pieces to have in flight: bandwidth × delay, at least 2."""
         if self.rate_bytes_s is None:
             return WINDOW_START
-        wanted = int(self.rate_bytes_s * WINDOW_S / piece_length_bytes) + 1
+        flight_bytes = WINDOW_GAIN * self.rate_bytes_s * max(WINDOW_S, self.delay_s)
+        wanted = int(flight_bytes / piece_length_bytes) + 1
         return max(WINDOW_MIN, min(WINDOW_MAX, wanted))
 
     def room(self, piece_length_bytes: int, now: float) -> int:
@@ -60,6 +68,8 @@ class Parent:
     def arrived(self, index: int, size_bytes: int, now: float) -> None:
         """Takes the sample: the time since the last arrival, or since the request if later."""
         asked_at = self.in_flight.pop(index, now)
+        if asked_at < now:
+            self.delay_s = min(self.delay_s * 1.05 + 1e-3, now - asked_at)
         seconds = max(1e-4, now - max(asked_at, self.active_at))
         sample = size_bytes / seconds
         old = self.rate_bytes_s

@@ -120,6 +120,16 @@ class Picker:
             self.rarity.append(0)
         self.count = max(self.count, count)
 
+    def cut(self, count: int) -> None:
+        """The end is known: what was claimed to lie behind it never was. Nothing there is asked
+        for any more."""
+        for index in [index for index in self.requested if index >= count]:
+            del self.requested[index]
+        for pieces in (self.held, self.wanted, self.reading):
+            pieces.cut(count)
+        del self.rarity[count:]
+        self.count = min(self.count, count)
+
     def seen(self, indices: Iterable[int], change: int) -> None:
         """A parent got (+1) or took away (-1) these pieces."""
         for index in indices:
