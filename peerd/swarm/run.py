@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from random import Random
 from typing import Final
 
 import trio
@@ -19,7 +16,6 @@ from peerd.errors import (
     Cancelled,
     NoSpace,
     PeerdError,
-    PeerUnreachable,
     RemoteProtocolError,
     error_from,
 )
@@ -28,51 +24,23 @@ from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
-from peerd.signing import SigningKey
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.ending import condemn, finish
-from peerd.swarm.incoming import Arrived, Inbound, Outcome
-from peerd.swarm.ports import EnrolState, Keepers, Links, Origin, PieceStore, StoredVersion
+from peerd.swarm.incoming import Arrived, Outcome
+from peerd.swarm.mates import Mates
+from peerd.swarm.ports import EnrolState, StoredVersion
 from peerd.swarm.reading import LeasedRead
+from peerd.swarm.surroundings import Surroundings, Tally
 from peerd.swarm.whole import WholeDigest
 from peerd.task import Ask, is_shared
 
 log = logging.getLogger(__name__)
 
-HAVE_COALESCE_S: Final = 0.005
-"""HAVE goes out in a frame each 5 ms at most (design.md, section 4.5)."""
 PROGRESS_EVERY_S: Final = 0.5
 """The keeper hears what we hold at most twice a second, by change."""
 TICK_MAX_S: Final = 0.5
-JOIN_WAIT_S: Final = 5.0
-"""A peer that was connected to but does not join within this is not in the swarm."""
-EARLY_JOINS_MAX: Final = 64
 STORY_MAX: Final = 256
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every download on this peer shares."""
-
-    key: SigningKey
-    store: PieceStore
-    origin: Origin
-    links: Links
-    keepers: Keepers
-    inbound: Inbound
-    rng: Random
-    wall_clock: Callable[[], float]
-    fresh_s: float
-
-
-@dataclass
-class Tally:
-    """Where bytes came from. `from_peers` are verified piece bytes by sender."""
-
-    from_origin: int = 0
-    from_store: int = 0
-    from_peers: dict[PeerId, int] = field(default_factory=dict)
 
 
 class TaskRun:
@@ -93,10 +61,7 @@ class TaskRun:
         self._access = Access.HAS_CREDENTIALS if ask.credentials else Access.UNKNOWN
         self._pending: deque[ev.Event] = deque()
         self._draining = False
-        self._greeted: set[PeerId] = set()
-        self._swarm: set[PeerId] = set()
-        self._early: dict[PeerId, msg.Join] = {}
-        self._fresh: set[int] = set()
+        self.mates = Mates(self, near)
         self._leases: dict[int, tuple[LeaseInfo, trio.CancelScope]] = {}
         self._opening = trio.Lock()
         self.confirmation = trio.Event()
@@ -292,54 +257,13 @@ class TaskRun:
         self.stored = stored
         self.state = "fetching"
         self.note(f"version {stored.info.version[:12]}, {stored.info.length_bytes} bytes")
-        self._greeted.clear()
-        self._swarm.clear()
         if stored.info.digest is not None:
             self.whole = WholeDigest(stored)
             self._nursery.start_soon(self.whole.run)
         self.post(ev.VersionOpened(stored.info, stored.held))
-        early, self._early = self._early, {}
-        for peer, join in early.items():
-            self.peer_joined(peer, join)
+        self.mates.version_opened()
 
-    # --- the swarm
-
-    def peer_joined(self, peer: PeerId, join: msg.Join) -> None:
-        """RemoteProtocolError where the bitmap does not fit."""
-        if self.stored is None:
-            if len(self._early) < EARLY_JOINS_MAX:
-                self._early[peer] = join
-            return
-        if join.version.version != self.stored.info.version:
-            return
-        self._swarm.add(peer)
-        self._greet(peer)
-        self.post(ev.ParentJoined(peer, bitmap(join.version, join.have)))
-
-    def link_down(self, peer: PeerId) -> None:
-        self._swarm.discard(peer)
-        self._greeted.discard(peer)
-        self._early.pop(peer, None)
-        if peer in self.core.parents.joined or peer in self.core.parents.connecting:
-            self.post(ev.ParentGone(peer))
-
-    def _greet(self, peer: PeerId) -> None:
-        if self.stored is not None and peer not in self._greeted:
-            self._greeted.add(peer)
-            self._send(peer, msg.Join(self.stored.info, self.stored.held.to_bytes()))
-
-    def swarm_says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
-        if self.stored is None or message.version != self.stored.info.version:
-            return
-        match message:
-            case msg.Have(indices=indices):
-                self.post(ev.ParentHas(peer, indices))
-            case msg.Reject(version=version, indices=indices):
-                self._near.inbound.forget(peer, version, indices)
-                self.post(ev.PieceRejected(peer, indices))
-            case msg.Depart():
-                self._swarm.discard(peer)
-                self.post(ev.ParentGone(peer))
+    # --- pieces from peers
 
     def arrived(self, outcome: Outcome) -> None:
         """A whole piece came in from a peer, written or spoilt."""
@@ -386,24 +310,22 @@ class TaskRun:
     def _carry_out(self, order: ev.Order) -> None:
         match order:
             case ev.Connect(peer=peer, addresses=addresses):
-                self._nursery.start_soon(self._connect, peer, addresses)
+                self._nursery.start_soon(self.mates.connect, peer, addresses)
             case ev.RequestPieces(peer=peer, indices=indices):
                 assert self.stored is not None
                 distrusted = self.culprits.__contains__
                 self._near.inbound.expect(peer, self.stored, indices, distrusted)
-                self._send(peer, msg.Request(self.stored.info.version, indices))
+                self.mates.send(peer, msg.Request(self.stored.info.version, indices))
             case ev.CancelPieces(peer=peer, indices=indices):
                 assert self.stored is not None
                 self._near.inbound.forget(peer, self.stored.info.version, indices)
-                self._send(peer, msg.Cancel(self.stored.info.version, indices))
+                self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
             case ev.AskLeases(room=room):
                 self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
             case ev.StartRead(info=info, indices=indices):
                 self._nursery.start_soon(self._read, info, indices)
             case ev.Announce(index=index):
-                if not self._fresh:
-                    self._nursery.start_soon(self._announce)
-                self._fresh.add(index)
+                self.mates.announce(index, self._nursery)
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
             case ev.AllHeld():
@@ -415,36 +337,7 @@ class TaskRun:
             self.culprits[peer] = words
             log.warning("task %s: %s is blocked: %s", self.task[:12], peer, words)
         if self.stored is not None:
-            self._send(peer, msg.Depart(self.stored.info.version))
-
-    def _send(self, peer: PeerId, message: Message) -> None:
-        try:
-            self._near.links.send(peer, message)
-        except PeerUnreachable:
-            if peer in self.core.parents.joined:
-                self.post(ev.ParentGone(peer))
-
-    async def _connect(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
-        try:
-            await self._near.links.connect(peer, addresses)
-        except PeerdError as error:
-            self.note(f"no link to {peer}: {error}")
-            self.post(ev.ParentGone(peer))
-            return
-        self._greet(peer)
-        await trio.sleep(JOIN_WAIT_S)
-        if peer in self.core.parents.connecting:
-            self.post(ev.ParentGone(peer))
-
-    async def _announce(self) -> None:
-        await trio.sleep(HAVE_COALESCE_S)
-        fresh, self._fresh = tuple(sorted(self._fresh)), set()
-        if self.stored is None:
-            return
-        for peer in tuple(self._swarm):
-            for start in range(0, len(fresh), 4096):
-                have = msg.Have(self.stored.info.version, fresh[start : start + 4096])
-                self._send(peer, have)
+            self.mates.send(peer, msg.Depart(self.stored.info.version))
 
     async def _read(self, info: LeaseInfo, indices: tuple[int, ...]) -> None:
         lease = LeasedRead(self, self._near.origin, self._near.key, info, self.stored, indices)
@@ -476,15 +369,6 @@ class TaskRun:
             if self.stored is not None and self.stored.held != told:
                 told = self.stored.held
                 self.tell_keeper(msg.Progress(self.task, self.stored.info.version, told.to_bytes()))
-
-
-def bitmap(info: VersionInfo, data: bytes) -> PieceSet:
-    """A peer's bitmap of that version; RemoteProtocolError where it does not fit."""
-    count = info.piece_count
-    try:
-        return PieceSet.from_bytes(data, len(data) * 8 if count is None else count)
-    except ValueError as error:
-        raise RemoteProtocolError(str(error)) from error
 
 
 def _store_error(error: Exception) -> PeerdError:

@@ -21,9 +21,11 @@ from peerd.link import messages as msg
 from peerd.link.messages import Access, Message
 from peerd.manifest import Attestation
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
+from peerd.swarm.mates import bitmap
 from peerd.swarm.ports import EnrolState, StoredVersion
-from peerd.swarm.run import Surroundings, TaskRun, bitmap
+from peerd.swarm.run import TaskRun
 from peerd.swarm.serving import Serving
+from peerd.swarm.surroundings import Surroundings
 from peerd.task import Ask, TaskSpec, is_shared, task_id
 
 log = logging.getLogger(__name__)
@@ -168,7 +170,7 @@ class SwarmService:
         self.serving.peer_gone(peer)
         self.near.inbound.peer_gone(peer)
         for run in tuple(self._runs.values()):
-            run.link_down(peer)
+            run.mates.link_down(peer)
 
     def message_arrived(self, peer: PeerId, message: Message) -> None:
         """RemoteProtocolError where the peer broke the protocol: its link is closed."""
@@ -181,7 +183,7 @@ class SwarmService:
                 self.serving.cancelled(peer, message)
             case msg.Have() | msg.Reject() | msg.Depart():
                 for run in tuple(self._runs.values()):
-                    run.swarm_says(peer, message)
+                    run.mates.says(peer, message)
             case msg.Enlist(task=task, spec=spec):
                 self._enlist(peer, task, spec)
             case _:
@@ -192,7 +194,7 @@ class SwarmService:
         bitmap(join.version, join.have)
         run = self._runs.get(join.version.task)
         if run is not None and not run.finished.is_set():
-            run.peer_joined(peer, join)
+            run.mates.joined(peer, join)
             return
         known = self.near.store.versions(join.version.task)
         stored = next((s for s in known if s.info.version == join.version.version), None)

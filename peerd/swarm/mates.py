@@ -1,0 +1,144 @@
+"""The other peers of one swarm: who was greeted, who is in it, what is said to them.
+
+Always: a peer is told Join once for each link and version; HAVE goes to everybody who joined, in
+one message for what came within 5 ms.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import trio
+
+from peerd.errors import PeerdError, PeerUnreachable, RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link import messages as msg
+from peerd.link.messages import Message
+from peerd.manifest import VersionInfo
+from peerd.pieces import PieceSet
+from peerd.swarm import events as ev
+from peerd.swarm.download import Download
+from peerd.swarm.ports import StoredVersion
+from peerd.swarm.surroundings import Surroundings
+
+HAVE_COALESCE_S: Final = 0.005
+"""HAVE goes out in a frame each 5 ms at most (design.md, section 4.5)."""
+HAVE_MAX: Final = 4096
+"""Indices in one HAVE (messages.Indices)."""
+JOIN_WAIT_S: Final = 5.0
+"""A peer that was connected to but does not join within this is not in the swarm."""
+EARLY_JOINS_MAX: Final = 64
+"""Joins kept until the version is known here too."""
+
+
+class Host(Protocol):
+    """What it needs from the run."""
+
+    core: Download
+    stored: StoredVersion | None
+
+    def post(self, event: ev.Event) -> None: ...
+    def note(self, words: str) -> None: ...
+
+
+class Mates:
+    """The peers of one run's swarm."""
+
+    def __init__(self, run: Host, near: Surroundings) -> None:
+        self._run, self._near = run, near
+        self._greeted: set[PeerId] = set()
+        self._joined: set[PeerId] = set()
+        self._early: dict[PeerId, msg.Join] = {}
+        self._fresh: set[int] = set()
+
+    def version_opened(self) -> None:
+        """All is said anew; who joined before the version was known here is in."""
+        self._greeted.clear()
+        self._joined.clear()
+        early, self._early = self._early, {}
+        for peer, join in early.items():
+            self.joined(peer, join)
+
+    def joined(self, peer: PeerId, join: msg.Join) -> None:
+        """RemoteProtocolError where the bitmap does not fit."""
+        stored = self._run.stored
+        if stored is None or join.version.version != stored.info.version:
+            if len(self._early) < EARLY_JOINS_MAX:
+                self._early[peer] = join
+            return
+        have = bitmap(stored.info, join.have)
+        self._joined.add(peer)
+        self.greet(peer)
+        self._run.post(ev.ParentJoined(peer, have))
+
+    def link_down(self, peer: PeerId) -> None:
+        self._joined.discard(peer)
+        self._greeted.discard(peer)
+        self._early.pop(peer, None)
+        parents = self._run.core.parents
+        if peer in parents.joined or peer in parents.connecting:
+            self._run.post(ev.ParentGone(peer))
+
+    def greet(self, peer: PeerId) -> None:
+        stored = self._run.stored
+        if stored is not None and peer not in self._greeted:
+            self._greeted.add(peer)
+            self.send(peer, msg.Join(stored.info, stored.held.to_bytes()))
+
+    def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+        stored = self._run.stored
+        if stored is None or message.version != stored.info.version:
+            return
+        match message:
+            case msg.Have(indices=indices):
+                self._run.post(ev.ParentHas(peer, indices))
+            case msg.Reject(version=version, indices=indices):
+                self._near.inbound.forget(peer, version, indices)
+                self._run.post(ev.PieceRejected(peer, indices))
+            case msg.Depart():
+                self._joined.discard(peer)
+                self._run.post(ev.ParentGone(peer))
+
+    def send(self, peer: PeerId, message: Message) -> None:
+        try:
+            self._near.links.send(peer, message)
+        except PeerUnreachable:
+            if peer in self._run.core.parents.joined:
+                self._run.post(ev.ParentGone(peer))
+
+    async def connect(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Opens a link and greets; ParentGone unless the peer joins."""
+        try:
+            await self._near.links.connect(peer, addresses)
+        except PeerdError as error:
+            self._run.note(f"no link to {peer}: {error}")
+            self._run.post(ev.ParentGone(peer))
+            return
+        self.greet(peer)
+        await trio.sleep(JOIN_WAIT_S)
+        if peer in self._run.core.parents.connecting:
+            self._run.post(ev.ParentGone(peer))
+
+    def announce(self, index: int, nursery: trio.Nursery) -> None:
+        if not self._fresh:
+            nursery.start_soon(self._flush)
+        self._fresh.add(index)
+
+    async def _flush(self) -> None:
+        await trio.sleep(HAVE_COALESCE_S)
+        fresh, self._fresh = tuple(sorted(self._fresh)), set()
+        if self._run.stored is None:
+            return
+        version = self._run.stored.info.version
+        for peer in tuple(self._joined):
+            for start in range(0, len(fresh), HAVE_MAX):
+                self.send(peer, msg.Have(version, fresh[start : start + HAVE_MAX]))
+
+
+def bitmap(info: VersionInfo, data: bytes) -> PieceSet:
+    """A peer's bitmap of that version; RemoteProtocolError where it does not fit."""
+    count = info.piece_count
+    try:
+        return PieceSet.from_bytes(data, len(data) * 8 if count is None else count)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
