@@ -1,7 +1,6 @@
-"""This peer's identity on disk: an Ed25519 seed, and what is known of earlier runs under it.
+"""This peer's identity on disk: an Ed25519 seed.
 
-Always: the data directory is 0700 and the key file 0600; the key is written whole or not at all;
-a boot is noted before anything is said under it.
+Always: the data directory is 0700 and the key file 0600; the key is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Final
-
-import msgspec
-from msgspec import Meta, Struct
+from typing import Final
 
 from peerd.errors import StoreDamaged, UsageError
 from peerd.signing import SigningKey
@@ -20,18 +16,6 @@ from peerd.signing import SigningKey
 log = logging.getLogger(__name__)
 
 KEY_FILE: Final = "identity.key"
-BOOTS_FILE: Final = "boots.json"
-BOOTS_MAX: Final = 16
-"""Earlier runs remembered: more than can still be on their way as gossip."""
-
-_Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
-
-
-class Boots(Struct, frozen=True, forbid_unknown_fields=True):
-    """Boot ids of this identity, the running one last, and the generation it announced."""
-
-    boots: Annotated[tuple[_Hex, ...], Meta(max_length=BOOTS_MAX)] = ()
-    generation: int = 0
 
 
 def open_data_dir(path: Path) -> None:
@@ -53,7 +37,7 @@ def load_or_make_key(data_dir: Path) -> SigningKey:
     """The identity of this data directory, made on first use. StoreDamaged if it is no key."""
     path = data_dir / KEY_FILE
     if not path.exists():
-        write_private(path, os.urandom(32))
+        _write_private(path, os.urandom(32))
         log.info("made a new identity in %s", path)
     if path.stat().st_mode & 0o077:
         log.warning("%s was readable for others; now it is not", path)
@@ -67,26 +51,7 @@ def load_or_make_key(data_dir: Path) -> SigningKey:
     return SigningKey(seed)
 
 
-def note_boot(data_dir: Path, boot: bytes, generation: int) -> tuple[Boots, int]:
-    """Adds this run. Returns what was known before, and the generation to announce.
-
-    The generation is above every earlier one of this data directory; `generation` is the
-    wall clock's, which keeps that true when the directory was lost.
-    """
-    path = data_dir / BOOTS_FILE
-    known = Boots()
-    if path.exists():
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=Boots)
-        except msgspec.DecodeError as error:
-            log.warning("%s is not readable (%s); begun anew", path, error)
-    now = max(known.generation + 1, generation)
-    kept = (*known.boots, boot.hex())[-BOOTS_MAX:]
-    write_private(path, msgspec.json.encode(Boots(kept, now)))
-    return known, now
-
-
-def write_private(path: Path, data: bytes) -> None:
+def _write_private(path: Path, data: bytes) -> None:
     """Whole or not at all, 0600, durable."""
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

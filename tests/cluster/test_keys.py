@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from peerd.cluster.keys import (
-    BOOTS_FILE,
-    BOOTS_MAX,
     KEY_FILE,
     load_or_make_key,
-    note_boot,
     open_data_dir,
 )
 from peerd.errors import StoreDamaged, UsageError
@@ -43,18 +40,3 @@ def test_a_data_directory_that_cannot_be_made_names_the_flag(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--data-dir"):
         open_data_dir(tmp_path / "file" / "peerd")
-
-
-def test_generations_rise_whatever_the_clock_says(tmp_path: Path) -> None:
-    _, first = note_boot(tmp_path, b"a" * 16, 1000)
-    known, second = note_boot(tmp_path, b"b" * 16, 5)
-    assert (first, second) == (1000, 1001)
-    assert known.boots == ((b"a" * 16).hex(),)
-
-
-def test_earlier_boots_are_bounded_and_a_broken_file_begins_anew(tmp_path: Path) -> None:
-    for number in range(BOOTS_MAX + 5):
-        known, _ = note_boot(tmp_path, bytes([number]) * 16, 1)
-    assert len(known.boots) == BOOTS_MAX
-    (tmp_path / BOOTS_FILE).write_text("{")
-    assert note_boot(tmp_path, b"c" * 16, 7)[0].boots == ()
