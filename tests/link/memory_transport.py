@@ -1,0 +1,91 @@
+"""Twin of TcpTransport: connections in this process, so that the clock may jump.
+
+A connection holds at most `room_bytes` in flight each way, like a socket; it can be cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
+
+from peerd.errors import PeerUnreachable
+from peerd.link.wire import Listener, Wire
+
+MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+
+
+class MemoryWire:
+    def __init__(self, stream: MemoryStream, remote: str) -> None:
+        self.remote = remote
+        self.stream: trio.abc.HalfCloseableStream = stream
+        self._stream = stream
+
+    async def receive_into(self, view: memoryview) -> int:
+        try:
+            data = await self._stream.receive_some(len(view))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnreachable("the connection broke") from error
+        view[: len(data)] = data
+        return len(data)
+
+    async def send_all(self, view: memoryview) -> None:
+        try:
+            await self._stream.send_all(bytes(view))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnreachable("the connection broke") from error
+
+    async def send_eof(self) -> None:
+        try:
+            await self._stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnreachable("the connection broke") from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class MemoryListener:
+    def __init__(self, network: MemoryNetwork, address: str) -> None:
+        self.address = address
+        self._network = network
+        self.knock, self._calls = trio.open_memory_channel[Wire](1000)
+
+    async def accept(self) -> Wire:
+        return await self._calls.receive()
+
+    async def aclose(self) -> None:
+        self._network.listeners.pop(self.address, None)
+        self._calls.close()
+
+
+class MemoryNetwork:
+    """A Transport that all peers of a test share. `delay_s` is how long a dial takes."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, MemoryListener] = {}
+        self.delay_s = 0.0
+        self.wires: list[tuple[MemoryWire, MemoryWire]] = []
+
+    async def dial(self, address: str) -> Wire:
+        await trio.sleep(self.delay_s)
+        listener = self.listeners.get(address)
+        if listener is None:
+            raise PeerUnreachable("refused the connection")
+        near, far = memory_stream_pair()
+        pair = MemoryWire(near, address), MemoryWire(far, "somewhere")
+        self.wires.append(pair)
+        await listener.knock.send(pair[1])
+        return pair[0]
+
+    async def listen(self, address: str) -> Sequence[Listener]:
+        listener = self.listeners[address] = MemoryListener(self, address)
+        return [listener]
+
+    async def cut_all(self) -> None:
+        """Every connection ends at once, as if both ends' hosts had lost power."""
+        for pair in self.wires:
+            for wire in pair:
+                await trio.aclose_forcefully(wire.stream)
+        self.wires.clear()
