@@ -1,0 +1,56 @@
+"""How often to try an origin again, and after how long.
+
+Always: at most `retries_max` tries again in a row, and `cuts_max` cuts in a row that brought
+nothing; no single wait is longer than `backoff_max_s`, or than `retry_after_max_s` where the
+origin named it.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from peerd.errors import OriginBusy, PeerdError
+from peerd.origin.settings import OriginConfig
+
+
+class Transient(Exception):
+    """A failure that another try may mend; `error` is what to raise when patience is over."""
+
+    def __init__(self, error: PeerdError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Patience:
+    """For one body: tries since the last answer, and cuts since the last progress."""
+
+    def __init__(self, config: OriginConfig, rng: Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._failures = 0
+        self._cuts = 0
+
+    def answered(self) -> None:
+        self._failures = 0
+
+    def after_failure(self, error: PeerdError) -> float | None:
+        """Seconds to wait before the next try; None: give up."""
+        self._failures += 1
+        if self._failures > self._config.retries_max:
+            return None
+        asked = error.retry_after_s if isinstance(error, OriginBusy) else None
+        if asked is None:
+            return self._backoff(self._failures)
+        return asked if asked <= self._config.retry_after_max_s else None
+
+    def after_cut(self, progress_bytes: int) -> float | None:
+        """The same for a body that broke off, this many bytes after the last cut."""
+        self._cuts = 0 if progress_bytes >= self._config.cut_progress_bytes else self._cuts + 1
+        if self._cuts > self._config.cuts_max:
+            return None
+        return self._backoff(self._cuts) if self._cuts else 0.0
+
+    def _backoff(self, count: int) -> float:
+        """Doubling, and the second half of it random: readers cut together come back apart."""
+        longest = self._config.backoff_first_s * float(2 ** min(count - 1, 32))
+        return min(longest, self._config.backoff_max_s) * self._rng.uniform(0.5, 1.0)
