@@ -93,16 +93,16 @@ def encode_hello(hello: Hello) -> bytes:
     return frame(Kind.HELLO, encode(hello))
 
 
-def decode_hello(body: bytes) -> Hello:
+def decode_hello(body: bytes, own_wire: int = WIRE_VERSION) -> Hello:
     """RemoteProtocolError, in words that name both versions where that is the reason."""
     if len(body) > 4 * KIB:
         raise RemoteProtocolError("a hello of more than 4 KiB")
     try:
         hello: Hello = decode(body, Hello)
     except RemoteProtocolError:
-        _check_wire(decode(body, Any))
+        _check_wire(decode(body, Any), own_wire)
         raise
-    _check_wire((hello.wire,))
+    _check_wire((hello.wire,), own_wire)
     return hello
 
 
@@ -159,10 +159,10 @@ def supersedes(new: Claim, old: Claim) -> bool:
     return new.by_smaller or new.up_at - old.up_at > CROSSING_S
 
 
-def _check_wire(start: object) -> None:
-    wire = start[0] if isinstance(start, (tuple, list)) and start else None
-    if isinstance(wire, int) and wire != WIRE_VERSION:
+def _check_wire(fields: object, own_wire: int) -> None:
+    wire = fields[0] if isinstance(fields, (tuple, list)) and fields else None
+    if isinstance(wire, int) and wire != own_wire:
         raise RemoteProtocolError(
-            f"this peer speaks wire version {WIRE_VERSION}, the other {wire}; "
+            f"this peer speaks wire version {own_wire}, the other {wire}; "
             "run the same release of peerd on both"
         )

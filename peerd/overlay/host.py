@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.host.basic_host import BasicHost
@@ -51,6 +52,7 @@ class OverlayHost:
         guard.quiet_library()
         yamux.install()
         self._noise = Noise(key)
+        self._streams: WeakSet[BoundedStream] = WeakSet()
         config, retries = guard.connection_limits(CONNECTIONS_MAX)
         own = library_id(key.peer_id)
         store = PeerStore()
@@ -79,6 +81,9 @@ class OverlayHost:
                 yield
             finally:
                 await guard.close_together(self.connections(), CLOSE_S)
+                with trio.CancelScope(shield=True):
+                    for stream in list(self._streams):
+                        await stream.close()
 
     async def wait_ended(self) -> None:
         """Returns when the swarm stopped, which it does not do unasked."""
@@ -98,6 +103,7 @@ class OverlayHost:
         Takes the stream over: it is closed if this fails. RemoteProtocolError.
         """
         bounded = BoundedStream(stream, UPGRADE_MAX_BYTES)
+        self._streams.add(bounded)
         try:
             with remote_errors("no libp2p connection"), trio.fail_after(UPGRADE_S):
                 await _negotiate(bounded, NOISE, outbound)

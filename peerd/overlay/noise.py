@@ -52,16 +52,16 @@ class NoiseProver:
     def __init__(self, key: SigningKey) -> None:
         self._noise = Noise(key)
 
-    async def prove_outbound(self, stream: trio.SocketStream, expected: PeerId) -> LinkStream:
+    async def prove_outbound(self, stream: trio.abc.Stream, expected: PeerId) -> LinkStream:
         """RemoteProtocolError if the other is not `expected`, or does not speak Noise."""
         return await self._prove(stream, outbound=True, expected=expected)
 
-    async def prove_inbound(self, stream: trio.SocketStream) -> LinkStream:
+    async def prove_inbound(self, stream: trio.abc.Stream) -> LinkStream:
         """RemoteProtocolError if the other does not speak Noise."""
         return await self._prove(stream, outbound=False, expected=None)
 
     async def _prove(
-        self, stream: trio.SocketStream, *, outbound: bool, expected: PeerId | None
+        self, stream: trio.abc.Stream, *, outbound: bool, expected: PeerId | None
     ) -> LinkStream:
         bounded = BoundedStream(stream, HANDSHAKE_MAX_BYTES)
         peer, session = await self._noise.handshake(

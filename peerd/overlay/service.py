@@ -6,13 +6,14 @@ every libp2p host; a host that ends is built anew; what is true of neighbours st
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
 
 from peerd.errors import PeerUnreachable, UsageError
-from peerd.ids import PeerId
+from peerd.ids import WIRE_VERSION, PeerId
 from peerd.overlay import addresses, guard
 from peerd.overlay.backoff import Backoff
 from peerd.overlay.doorway import Doorway
@@ -25,10 +26,14 @@ from peerd.overlay.sessions import LINGER_S, Own, Sessions
 from peerd.overlay.supervisor import supervised
 from peerd.signing import SigningKey
 
+log = logging.getLogger(__name__)
+
 DIALS_MAX = 16
 """At once; libp2p's own limit is 32. Guess."""
 CONNECT_S = 5.0
 """For the name and TCP. Guess: three SYNs."""
+ACCEPT_RETRY_S = 0.1
+"""While there are no descriptors left, as trio.serve_listeners has it."""
 GREETING_S = 10.0
 """A connection on which nobody said hello by then is closed."""
 
@@ -49,6 +54,7 @@ class OverlayService:
         agent: str = "peerd",
         topics: Sequence[str] = (),
         timing: Timing = Timing(),  # noqa: B008 -- frozen
+        wire_version: int = WIRE_VERSION,
     ) -> None:
         self._key, self._rng = key, rng
         self._listen = [addresses.parse(text) for text in listen]
@@ -57,7 +63,7 @@ class OverlayService:
             for found in map(addresses.parse, announce)
         ]
         self._news = News(cluster, topics)
-        own = Own(key.peer_id, cluster, boot, agent, self.addresses)
+        own = Own(key.peer_id, cluster, boot, agent, self.addresses, wire_version)
         self._sessions = Sessions(own, admission, timing, self._news)
         self._host: OverlayHost | None = None
         self._nursery: trio.Nursery | None = None
@@ -69,6 +75,11 @@ class OverlayService:
     def cloned(self) -> str:
         """Words about another daemon with this identity, once one was met; else empty."""
         return self._sessions.cloned
+
+    @property
+    def host(self) -> OverlayHost | None:
+        """The libp2p host that carries this now, for tests and tools; None between two."""
+        return self._host
 
     # --- what peerd.gossip.ports.Overlay asks for
 
@@ -201,12 +212,18 @@ class OverlayService:
     async def _accept(
         self, host: OverlayHost, door: Doorway, listener: trio.SocketListener
     ) -> None:
+        """trio.serve_listeners would close the socket with this host."""
+
+        async def welcome(stream: trio.SocketStream) -> None:
+            await guard.contained("a connection", lambda: self._stranger(host, door, stream))
+
         async with trio.open_nursery() as nursery:
-
-            async def welcome(stream: trio.SocketStream) -> None:
-                await guard.contained("a connection", lambda: self._stranger(host, door, stream))
-
-            await trio.serve_listeners(welcome, [listener], handler_nursery=nursery)
+            while True:
+                try:
+                    nursery.start_soon(welcome, await listener.accept())
+                except OSError as error:
+                    log.warning("cannot accept overlay connections now: %s", error)
+                    await trio.sleep(ACCEPT_RETRY_S)
 
     async def _stranger(self, host: OverlayHost, door: Doorway, stream: trio.SocketStream) -> None:
         """From accept to a libp2p connection; closed again if nobody says hello on it."""

@@ -48,6 +48,7 @@ class Own(Struct, frozen=True):
     boot: bytes
     agent: str
     addresses: Callable[[], Sequence[str]]
+    wire: int = WIRE_VERSION
 
 
 class Sessions:
@@ -100,8 +101,8 @@ class Sessions:
         where = _where(connection)
         try:
             await self._session(peer, connection, stream, dial=None, where=where)
-        except (PeerdError, Duplicate) as error:
-            log.info("no neighbour at %s (%s): %s", where, peer, error)
+        except (PeerdError, Duplicate):
+            return  # logged; nobody waits for it
 
     async def dialled(
         self,
@@ -145,6 +146,9 @@ class Sessions:
             neighbour = Neighbour(peer, frames, claim, self._timing)
             await self._take_place(neighbour, frames)
             await self._be_neighbours(neighbour, connection, task_status)
+        except (PeerdError, Duplicate) as error:
+            log.info("no neighbour at %s (%s): %s", where, peer, error)
+            raise
         finally:
             self._greeting.discard(connection)
             await guard.close_together([connection], LINGER_S)
@@ -155,7 +159,7 @@ class Sessions:
             try:
                 self._admission.admit(peer)
                 ours = Hello(
-                    WIRE_VERSION,
+                    self._own.wire,
                     self._own.cluster,
                     self._own.boot,
                     dial,
@@ -163,7 +167,7 @@ class Sessions:
                     tuple(self._own.addresses())[:8],
                 )
                 await frames.send(wire.encode_hello(ours))
-                theirs = wire.decode_hello(await _expect(frames, Kind.HELLO))
+                theirs = wire.decode_hello(await _expect(frames, Kind.HELLO), self._own.wire)
                 wire.check_hello(theirs, self._own.cluster)
                 self._check_identity(peer, theirs, where)
             except _RemoteRefusal as refusal:
@@ -247,8 +251,9 @@ async def _refuse(frames: FrameStream, error: PeerdError | Duplicate) -> None:
     with trio.move_on_after(LINGER_S):
         try:
             await frames.send(wire.encode_refused(error))
-            while True:
-                await frames.receive()
+            kind = None
+            while kind is not Kind.REFUSED:
+                kind, _ = await frames.receive()
         except PeerdError:
             pass
 

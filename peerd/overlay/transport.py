@@ -21,7 +21,7 @@ class BoundedStream(ReadWriteCloser):  # type: ignore[misc] # libp2p's classes a
     """libp2p reads multistream lengths without a limit (a varint may say 2^63) and gives up after
     100 partial reads of one message; both end here."""
 
-    def __init__(self, stream: trio.SocketStream, budget_bytes: int | None) -> None:
+    def __init__(self, stream: trio.abc.Stream, budget_bytes: int | None) -> None:
         self._stream = stream
         self._budget_bytes = budget_bytes
 
@@ -66,7 +66,9 @@ class BoundedStream(ReadWriteCloser):  # type: ignore[misc] # libp2p's classes a
         await trio.aclose_forcefully(self._stream)
 
     def get_remote_address(self) -> tuple[str, int] | None:
-        """None once the socket is closed."""
+        """None once the socket is closed, or where there is none."""
+        if not isinstance(self._stream, trio.SocketStream):
+            return None
         try:
             name = self._stream.socket.getpeername()
         except OSError:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from peerd.cluster.admission import OpenAdmission
-from peerd.ids import PeerId
+from peerd.ids import WIRE_VERSION, PeerId
 from peerd.overlay.neighbour import Timing
 from peerd.overlay.ports import Admission
 from peerd.overlay.service import OverlayService
@@ -77,6 +77,7 @@ def make(
     topics: Sequence[str] = (),
     timing: Timing | None = None,
     admission: Admission | None = None,
+    wire_version: int = WIRE_VERSION,
 ) -> Peer:
     """A peer that is not running yet; the same seed gives the same identity."""
     key = SigningKey(os.urandom(32) if seed is None else seed.to_bytes(32, "big"))
@@ -90,6 +91,7 @@ def make(
         rng=random.Random(1),
         topics=topics,
         timing=timing or Timing(),
+        wire_version=wire_version,
     )
     return Peer(service, key)
 
