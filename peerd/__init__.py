@@ -1,0 +1,3 @@
+"""peerd: peer-to-peer distribution of container images, AI models and large files."""
+
+__version__ = "0.1.0"

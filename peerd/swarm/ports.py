@@ -32,6 +32,11 @@ class StoredVersion(Protocol):
         ...
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the pieces in `held`."""
+        ...
+
+    @property
     def complete(self) -> bool:
         """`finish` was called: every piece held and the whole digest, where known, was right."""
         ...

@@ -128,6 +128,17 @@ class TaskRun:
     def story(self) -> list[str]:
         return list(self._story)
 
+    def going(self) -> bool:
+        return not self.finished.is_set()
+
+    def blocked(self) -> dict[PeerId, str]:
+        """Peers that were caught at something, and at what."""
+        stalled = {
+            peer: f"stalled {times} times" if times > 1 else "stalled"
+            for peer, times in self.core.parents.stall_counts().items()
+        }
+        return {**stalled, **self.core.parents.blocked, **self.culprits}
+
     # --- keepers.SwarmMember
 
     def enrolment(self) -> EnrolState:

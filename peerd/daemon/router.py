@@ -1,0 +1,71 @@
+"""Brings what links deliver to whom it is for.
+
+Always: what a keeper handles goes to keepers, what a keeper says goes to whoever asked it, and all
+else about a task to the swarm; a peer that breaks the protocol loses its link, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from peerd.errors import RemoteProtocolError
+from peerd.gossip.service import GossipService
+from peerd.ids import PeerId, PieceIndex, VersionId
+from peerd.link.messages import Message
+from peerd.link.service import LinkService
+from peerd.manifest import Attestation
+from peerd.scheduler.service import KEEPER_MESSAGES, KeeperService
+from peerd.swarm.service import SwarmService
+
+log = logging.getLogger(__name__)
+
+
+class Router:
+    """The links' one handler (link.ports.LinkHandler)."""
+
+    def __init__(
+        self,
+        links: LinkService,
+        gossip: GossipService,
+        keepers: KeeperService,
+        swarm: SwarmService,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._links, self._gossip, self._keepers, self._swarm = links, gossip, keepers, swarm
+        self._nursery = nursery
+
+    def link_up(self, peer: PeerId) -> None:
+        self._gossip.reachable(peer)
+
+    def link_down(self, peer: PeerId) -> None:
+        self._keepers.link_down(peer)
+        self._swarm.link_down(peer)
+
+    def message_arrived(self, peer: PeerId, message: Message) -> None:
+        try:
+            if isinstance(message, KEEPER_MESSAGES):
+                self._keepers.message_arrived(peer, message)
+            else:
+                self._swarm.message_arrived(peer, message)
+        except RemoteProtocolError as error:
+            log.warning("%s broke the protocol: %s", peer, error)
+            self._nursery.start_soon(self._links.close, peer, error.code, str(error)[:512])
+
+    def chunk_arrived(
+        self,
+        peer: PeerId,
+        version: VersionId,
+        index: PieceIndex,
+        size_bytes: int,
+        offset_bytes: int,
+        attestation: Attestation | None,
+        data: memoryview,
+    ) -> object | None:
+        return self._swarm.chunk_arrived(
+            peer, version, index, size_bytes, offset_bytes, attestation, data
+        )
+
+    async def chunk_done(self, peer: PeerId, outcome: object) -> None:
+        await self._swarm.chunk_done(peer, outcome)

@@ -1,0 +1,191 @@
+"""Builds every service of the daemon and runs them, in the order in which they need each other.
+
+Always: store, origin, overlay, links, gossip, keepers, swarm, control socket: opened in this
+order, closed in reverse; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import trio
+
+from peerd import __version__
+from peerd.cluster.admission import OpenAdmission
+from peerd.cluster.keys import load_or_make_key, open_data_dir
+from peerd.config import Config
+from peerd.daemon.counting import Counting
+from peerd.daemon.router import Router
+from peerd.errors import IdentityCloned
+from peerd.gateway.control import ControlServer
+from peerd.gateway.facade import Facade
+from peerd.gossip.membership import IdentityConflict
+from peerd.gossip.records import OwnFacts
+from peerd.gossip.service import GossipService
+from peerd.link.service import LinkService, LinkSettings
+from peerd.origin.service import OriginReader
+from peerd.origin.settings import OriginConfig
+from peerd.overlay.noise import NoiseProver
+from peerd.overlay.service import OverlayService
+from peerd.scheduler.service import KeeperService
+from peerd.signing import SigningKey
+from peerd.store.disk import DiskStore
+from peerd.swarm.incoming import Inbound
+from peerd.swarm.service import SwarmService
+from peerd.swarm.surroundings import Surroundings
+
+log = logging.getLogger("peerd")
+
+KNOWN_PEERS_FILE: Final = "peers.json"
+SECRET_PURPOSE: Final = "own-secret"
+LEAVE_S: Final = 1.0
+"""At most, for saying goodbye to the overlay."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What runs, for those who print or watch it."""
+
+    config: Config
+    key: SigningKey
+    overlay: OverlayService
+    links: LinkService
+    gossip: GossipService
+    conflict: list[IdentityCloned]
+
+
+@asynccontextmanager
+async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemon]:
+    """All services run inside. `stop` is cancelled where the daemon cannot go on."""
+    data_dir = Path(config.data_dir)
+    open_data_dir(data_dir)
+    key = load_or_make_key(data_dir)
+    boot, rng = os.urandom(16), Random()
+    async with (
+        DiskStore.open(data_dir, config.disk_reserve) as store,
+        OriginReader(_origin(config), rng) as origin,
+        trio.open_nursery() as nursery,
+    ):
+        conflict: list[IdentityCloned] = []
+        admission = OpenAdmission()
+        overlay = OverlayService(
+            key,
+            listen=config.listen,
+            announce=config.announce,
+            cluster=config.cluster,
+            boot=boot,
+            admission=admission,
+            rng=rng,
+            agent=f"peerd/{__version__}",
+        )
+        gossip = GossipService(
+            overlay,
+            key,
+            OwnFacts(config.cluster, config.name, config.zone, seed=config.seed_peer),
+            boot=boot,
+            bootstrap=config.bootstrap,
+            known_peers_path=data_dir / KNOWN_PEERS_FILE,
+            rng=rng,
+            on_conflict=lambda found: _cloned(found, key, conflict, stop),
+        )
+        settings = LinkSettings(
+            cluster=config.cluster,
+            agent=f"peerd/{__version__}",
+            listen=(config.link_listen,),
+            upload_limit_bytes_s=config.upload_limit,
+            download_limit_bytes_s=config.download_limit,
+        )
+        links = LinkService(key.peer_id, boot, NoiseProver(key), gossip, admission, settings)
+        keepers = KeeperService(
+            key.peer_id, gossip, links, rng, zone=config.zone, seed=config.seed_peer,
+            fresh_s=config.fresh_s,
+        )  # fmt: skip
+        near = Surroundings(
+            key, store, origin, links, keepers, Inbound(), rng, time.time, config.fresh_s
+        )
+        secret = key.sign(SECRET_PURPOSE, b"")
+        swarm = SwarmService(near, secret, seed=config.seed_peer)
+        counting = Counting(store, origin, links)
+        facade = Facade(swarm, gossip, links, keepers, counting.totals, _about(config, key))
+        counting.delivered = lambda: facade.delivered_bytes
+        links.set_handler(Router(links, gossip, keepers, swarm, nursery))
+
+        await nursery.start(links.run)
+        await nursery.start(overlay.run)
+        gossip.update_addresses(
+            overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
+        )
+        await nursery.start(gossip.run)
+        await nursery.start(keepers.run)
+        await nursery.start(swarm.run)
+        nursery.start_soon(counting.run)
+        control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
+        await nursery.start(control.run)
+        try:
+            yield Daemon(config, key, overlay, links, gossip, conflict)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
+                await gossip.leave()
+            await counting.flush()
+            nursery.cancel_scope.cancel()
+
+
+def _origin(config: Config) -> OriginConfig:
+    said = config.origin
+    return OriginConfig(
+        ca_file=said.ca_file,
+        http_proxy=said.http_proxy,
+        https_proxy=said.https_proxy,
+        no_proxy=said.no_proxy,
+        user_agent=f"peerd/{__version__}",
+    )
+
+
+def _about(config: Config, key: SigningKey) -> dict[str, Any]:
+    return {
+        "peer_id": key.peer_id,
+        "name": config.name,
+        "zone": config.zone,
+        "version": __version__,
+        "cluster": config.cluster,
+        "seed_peer": config.seed_peer,
+        "admission": "open",
+        "data_dir": config.data_dir,
+    }
+
+
+def _link_addresses(config: Config, listening: tuple[str, ...]) -> list[str]:
+    """Where others reach our links: at the announced hosts, else where we listen."""
+    if not config.announce:
+        return list(listening)
+    port = listening[0].rpartition(":")[2]
+    return [f"{announced_host(address)}:{port}" for address in config.announce]
+
+
+def announced_host(address: str) -> str:
+    """The host in a multiaddr or a host:port."""
+    if address.startswith("/"):
+        _, kind, host, *_ = address.split("/")
+        return f"[{host}]" if kind == "ip6" else host
+    return address.rpartition(":")[0]
+
+
+def _cloned(
+    found: IdentityConflict, key: SigningKey, conflict: list[IdentityCloned], stop: trio.CancelScope
+) -> None:
+    """Two daemons with one identity harm the group: this one stops, and says where both are."""
+    words = (
+        f"two daemons have the identity {key.peer_id}: this one at {found.ours}, another at "
+        f"{found.theirs}; give one of them an empty data directory (a copied machine image?)"
+    )
+    log.error("%s", words)
+    conflict.append(IdentityCloned(words))
+    stop.cancel()

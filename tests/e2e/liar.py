@@ -1,0 +1,65 @@
+"""A daemon that breaks the rules, for the stories that catch it: `python -m tests.e2e.liar MODE …`.
+
+Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of pieces, `stall`
+takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
+bytes that are not the origin's (and holds and serves them).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from peerd.daemon.__main__ import main
+from peerd.link.service import LinkService
+from peerd.swarm import reading, serving
+
+
+def corrupt() -> None:
+    honest = serving._Source.read_into
+
+    def read_into(self: Any, offset_bytes: int, buffer: memoryview) -> None:
+        honest(self, offset_bytes, buffer)
+        buffer[0] ^= 0xFF
+
+    serving._Source.read_into = read_into  # type: ignore[method-assign]
+
+
+def stall() -> None:
+    async def send_piece(self: Any, *arguments: Any) -> None:
+        await trio.sleep_forever()
+
+    LinkService.send_piece = send_piece  # type: ignore[method-assign]
+
+
+def close() -> None:
+    async def send_piece(self: LinkService, peer: Any, *arguments: Any) -> None:
+        await self.close(peer, "usage", "no")
+
+    LinkService.send_piece = send_piece  # type: ignore[assignment, method-assign]
+
+
+def attest() -> None:
+    honest = reading.LeasedRead._hash_and_write
+
+    def hash_and_write(self: Any, stored: Any, index: Any, parts: Any) -> Any:
+        wrong = bytearray(b"".join(parts))
+        wrong[0] ^= 0xFF
+        return honest(self, stored, index, [memoryview(wrong)])
+
+    reading.LeasedRead._hash_and_write = hash_and_write  # type: ignore[method-assign]
+
+
+MODES: dict[str, Callable[[], None]] = {
+    "corrupt": corrupt,
+    "stall": stall,
+    "close": close,
+    "attest": attest,
+}
+
+if __name__ == "__main__":
+    MODES[sys.argv[1]]()
+    sys.exit(main(sys.argv[2:]))
