@@ -52,6 +52,7 @@ CLAIM_MAX_S: Final = 64.0  # and hardly ever in the end.
 CONFLICT_STRIKES: Final = 3
 """A stale record gives one strike at most if its age is right, and none if its owner is dead."""
 RIVALS_MAX: Final = 8
+BOOTS_MAX: Final = 16
 
 Verify = Callable[[PeerId, str, bytes, bytes], bool]
 
@@ -139,7 +140,7 @@ class Membership:
         self._marks: dict[PeerId, _Mark] = {}
         self._live: list[Member] | None = None
         self._counter = -1
-        self._earlier_boots = frozenset(past.boots) - {boot}
+        self._earlier_boots = tuple(earlier for earlier in past.boots if earlier != boot)
         self._claim = self.generation
         self._claimed_at = now
         self._claim_pause_s = CLAIM_FIRST_S
@@ -214,6 +215,8 @@ class Membership:
             known is not None and known.version == version,
         )
         if item.age_s >= record.ttl_s or (known is not None and known.version >= version):
+            return old
+        if known is None and self.table.full():
             return old
         if not self._verify(record.peer, purpose_of(Kind.RECORD), item.body, item.signature):
             raise RemoteProtocolError(
@@ -354,8 +357,8 @@ class Membership:
 
     def past(self) -> Past:
         """What the next run must know of this one."""
-        boots = (self.boot, *sorted(self._earlier_boots))[:16]
-        return Past(self.generation, self.ttl_s, boots)
+        boots = (self.boot, *self._earlier_boots)
+        return Past(self.generation, self.ttl_s, boots[:BOOTS_MAX])
 
     def _changed(self) -> None:
         self.revision += 1

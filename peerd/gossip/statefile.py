@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from peerd.gossip.dialling import KNOWN_MAX
-from peerd.gossip.membership import Past
+from peerd.gossip.membership import BOOTS_MAX, Past
 from peerd.gossip.records import GENERATION_MAX, TTL_MAX_S, WireBoot
 
 STATE_MAX_BYTES = 64 * 1024
@@ -25,7 +25,7 @@ STATE_MAX_BYTES = 64 * 1024
 class State(Struct, frozen=True, forbid_unknown_fields=True):
     generation: Annotated[int, Meta(ge=0, le=GENERATION_MAX)] = 0
     ttl_s: Annotated[float, Meta(ge=1, le=TTL_MAX_S)] = 1.0
-    boots: Annotated[tuple[WireBoot, ...], Meta(max_length=16)] = ()
+    boots: Annotated[tuple[WireBoot, ...], Meta(max_length=BOOTS_MAX)] = ()
     known: Annotated[
         tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=KNOWN_MAX)
     ] = ()

@@ -36,6 +36,8 @@ from peerd.units import MIB
 PERIOD_S: Final = 30.0
 """Two digests of 512 bytes in 30 s are 34 bytes/s. What a lost batch left out comes then."""
 ANSWER_TIMEOUT_S: Final = 5.0  # Guess: ten times a slow neighbour's answer.
+SYNC_TIMEOUT_S: Final = 60.0
+"""Guess: 20,000 records at 2 MB/s need 4 s; who dawdles must not keep us from others."""
 GREETING_DELAY_S: Final = 1.0
 """Who is synced waits so long for a new neighbour to begin: a newcomer that pulls from one
 neighbour is not pushed the same by all the others."""
@@ -51,6 +53,7 @@ class Sync(Struct):
     kind: Kind
     round: int
     until: float
+    ends_at: float
     first_bucket: int = 0
     wanted: list[int] = []
 
@@ -110,7 +113,7 @@ class Syncing:
         kind, _, peer = min(due)
         del self._due[peer, kind]
         self._round = (self._round + 1) % (1 << 30)
-        self._current = Sync(peer, kind, self._round, now + ANSWER_TIMEOUT_S)
+        self._current = Sync(peer, kind, self._round, now + ANSWER_TIMEOUT_S, now + SYNC_TIMEOUT_S)
         return [(peer, self._digest(self._current))]
 
     def _digest(self, sync: Sync) -> Digest:
@@ -152,7 +155,7 @@ class Syncing:
         return self._next(sync, now)
 
     def _next(self, sync: Sync, now: float) -> list[tuple[PeerId, Message]]:
-        sync.until = now + ANSWER_TIMEOUT_S
+        sync.until = min(now + ANSWER_TIMEOUT_S, sync.ends_at)
         if sync.wanted:
             wanted = tuple(sync.wanted[:WANTS_MAX])
             return [(sync.peer, Want(sync.round, sync.kind, wanted))]

@@ -50,6 +50,7 @@ class Node:
     def __init__(self, number: int, key: SigningKey, core: Exchange) -> None:
         self.number = number
         self.key = key
+        self.peer = key.peer_id
         self.core = core
         self.alive = True
         self.sent_bytes = 0
@@ -57,10 +58,6 @@ class Node:
         self.dials = 0
         self.remembered: Remember | None = None
         self.conflicts: list[IdentityConflict] = []
-
-    @property
-    def peer(self) -> PeerId:
-        return self.key.peer_id
 
     @property
     def address(self) -> str:
@@ -80,6 +77,7 @@ class SimNet:
         self.now = 1000.0
         self.nodes: list[Node] = []
         self.sides: dict[int, int] = {}
+        self._runs: dict[PeerId, list[Node]] = {}
         self._links: set[frozenset[int]] = set()
         self._steps: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
@@ -121,6 +119,7 @@ class SimNet:
         )
         node = Node(number, key, core)
         self.nodes.append(node)
+        self._runs.setdefault(node.peer, []).append(node)
         self._carry_out(node, core.expire(self.now))
         return node
 
@@ -215,7 +214,7 @@ class SimNet:
     # --- connections
 
     def _by_peer(self, peer: PeerId) -> list[Node]:
-        return [node for node in self.alive() if node.peer == peer]
+        return [node for node in self._runs.get(peer, ()) if node.alive]
 
     def _deliver(self, node: Node, peer: PeerId, payload: bytes) -> None:
         for other in self._by_peer(peer):
