@@ -1,7 +1,8 @@
 """A daemon in memory, for the control API: what it knows is what a test put into it.
 
 Run as a program it serves itself on a socket, like `python -m peerd.daemon`:
-`python -m tests.gateway.fake_control '{"socket": "…"}'`, with its contents from $FAKE_CONTENTS.
+`python -m tests.gateway.fake_control '{"socket": "…"}'`, with its contents from $FAKE_CONTENTS,
+or as `… join --socket PATH …` for the demo; then it reads any http:// URL itself.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import json
 import os
 import signal
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from peerd.errors import PeerdError, TaskNotFound, UsageError, error_from
+from peerd.errors import PeerdError, TaskNotFound, error_from
 from peerd.gateway.control import ControlServer
 from peerd.gateway.ports import GetDone, GetEvent, GetFailed, GetProgress, GetRequest
 
@@ -37,6 +39,7 @@ class FakeControl:
     asked: list[GetRequest] = field(default_factory=list)
     tickets: dict[str, bytes] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    reads_origins: bool = False
 
     async def get(self, request: GetRequest) -> AsyncIterator[GetEvent]:
         self.asked.append(request)
@@ -45,6 +48,8 @@ class FakeControl:
             if request.url in self.errors and self.early:
                 raise self.errors[request.url]
             content = self.contents.get(request.url, b"")
+            if self.reads_origins and request.url.startswith("http://127.0.0.1:"):
+                content = await trio.to_thread.run_sync(_read, request.url)
             yield GetProgress(task, len(content), 0, 0, 0, 0, "resolving")
             if request.url in self.errors:
                 error = self.errors[request.url]
@@ -75,7 +80,7 @@ class FakeControl:
         return {
             "peer_id": "12D3KooWExample",
             "zone": "eu/fra/r1",
-            "peers": 2,
+            "peers": 2,  # Others, without this one.
             "mode": "degraded",
             "leader": None,
             "term": 0,
@@ -120,13 +125,18 @@ def read_only(content: bytes) -> int:
         os.close(writable)
 
 
-async def _main() -> None:
-    overrides = json.loads(sys.argv[1])
+def _read(url: str) -> bytes:
+    with urllib.request.urlopen(url) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+async def _main(path: str) -> None:
     given = json.loads(os.environ.get("FAKE_CONTENTS", "{}"))
-    control = FakeControl({url: text.encode() for url, text in given.items()})
+    control = FakeControl({url: text.encode() for url, text in given.items()}, reads_origins=True)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            await nursery.start(ControlServer(control, overrides["socket"]).run)
+            await nursery.start(ControlServer(control, path).run)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
 
@@ -136,6 +146,7 @@ if __name__ == "__main__":
         error = error_from("store-damaged", refusal)
         print(f"peerd: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    if len(sys.argv) != 2:
-        raise UsageError("one argument: the settings")
-    trio.run(_main)
+    if sys.argv[1] == "join":
+        trio.run(_main, sys.argv[sys.argv.index("--socket") + 1])
+    else:
+        trio.run(_main, json.loads(sys.argv[1])["socket"])

@@ -1,0 +1,70 @@
+"""A download without a daemon: one runs for its length, and leaves nothing but what it holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerd.cli import client, ephemeral
+from peerd.errors import StoreDamaged, UsageError
+
+
+def fake(overrides: Mapping[str, Any]) -> list[str]:
+    import json
+
+    assert overrides["ephemeral"] is True
+    return [sys.executable, "-m", "tests.gateway.fake_control", json.dumps(overrides)]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PEERD_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "data"
+
+
+def test_it_answers_while_it_is_needed_and_is_gone_after(data_dir: Path) -> None:
+    with ephemeral.daemon(fake) as path:
+        assert client.ask(path, "GET", "/v1/status")["mode"] == "degraded"
+    assert not client.answers(path)
+    assert os.listdir(data_dir) == ["get.lock"]
+    assert not os.path.exists(os.path.dirname(path))
+    assert data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_daemon_that_cannot_start_is_quoted(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_REFUSAL", "another daemon holds the data directory")
+    with pytest.raises(StoreDamaged, match=r"^another daemon holds"), ephemeral.daemon(fake):
+        pass
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEERD_DATA_DIR", "/proc/nothing/data")
+    words = "none can be started in /proc/nothing/data"
+    with pytest.raises(UsageError, match=words), ephemeral.daemon(fake):
+        pass
+
+
+def test_two_downloads_take_turns(data_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "from tests.cli.test_ephemeral import fake\n"
+        "from peerd.cli import ephemeral\n"
+        "with ephemeral.daemon(fake): print('ran')"
+    )
+    with ephemeral.daemon(fake):
+        second = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert second.stderr is not None
+        assert "waiting for another download" in second.stderr.readline()
+        assert second.poll() is None
+    out, _ = second.communicate(timeout=30)
+    assert (second.returncode, out) == (0, "ran\n")
