@@ -116,6 +116,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         counting = Counting(store, origin, links)
         facade = Facade(swarm, gossip, links, keepers, counting.totals, _about(config, key))
         counting.delivered = lambda: facade.delivered_bytes
+        gossip.on_change(keepers.members_changed)
         links.set_handler(Router(links, gossip, keepers, swarm, nursery))
 
         await nursery.start(links.run)

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from msgspec import Struct
-
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
-from peerd.link.messages import Access, LeaseInfo, Message
+from peerd.link.messages import Message
 from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation, VersionInfo
 from peerd.origin.facts import OriginFacts as OriginFacts
 from peerd.pieces import PieceSet
-from peerd.task import Ask, TaskSpec
+from peerd.scheduler.service import SwarmMember
+from peerd.task import Ask
 
 
 class StoredVersion(Protocol):
@@ -167,35 +166,6 @@ class Links(Protocol):
     def round_trip_s(self, peer: PeerId) -> float | None: ...
 
     async def close(self, peer: PeerId, code: str, words: str) -> None: ...
-
-
-class SwarmMember(Protocol):
-    """One task that this peer has business in, as the keeper's client sees it."""
-
-    @property
-    def task(self) -> TaskId: ...
-
-    def enrolment(self) -> EnrolState:
-        """What to tell a keeper, now."""
-        ...
-
-    def keeper_found(self, keeper: PeerId, term: int) -> None: ...
-
-    def keeper_says(self, message: Message) -> None:
-        """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
-        ...
-
-
-class EnrolState(Struct, frozen=True):
-    """A member's own part of an Enrol message."""
-
-    spec: TaskSpec | None
-    shared: bool
-    wants: bool
-    access: Access
-    version: VersionInfo | None
-    have: bytes
-    leases: tuple[LeaseInfo, ...]
 
 
 class Keepers(Protocol):

@@ -24,12 +24,13 @@ from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
+from peerd.scheduler.service import EnrolState
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.ending import condemn, finish
 from peerd.swarm.incoming import Arrived, Outcome
 from peerd.swarm.mates import Mates
-from peerd.swarm.ports import EnrolState, StoredVersion
+from peerd.swarm.ports import StoredVersion
 from peerd.swarm.reading import LeasedRead
 from peerd.swarm.surroundings import Surroundings, Tally
 from peerd.swarm.whole import WholeDigest
@@ -152,6 +153,11 @@ class TaskRun:
             have=stored.held.to_bytes() if stored else b"",
             leases=tuple(info for info, _ in self._leases.values()),
         )
+
+    def waiting(self) -> bool:
+        if self._leases or self.finished.is_set() or self.state in ("checking", "in dispute"):
+            return False
+        return not any(parent.in_flight for parent in self.core.parents)
 
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         if keeper != self.keeper:

@@ -20,9 +20,10 @@ from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, Message
 from peerd.manifest import Attestation
+from peerd.scheduler.service import EnrolState
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
 from peerd.swarm.mates import bitmap
-from peerd.swarm.ports import EnrolState, StoredVersion
+from peerd.swarm.ports import StoredVersion
 from peerd.swarm.run import TaskRun
 from peerd.swarm.serving import Serving
 from peerd.swarm.surroundings import Surroundings
@@ -55,6 +56,9 @@ class PartialHolder:
             have=self._stored.held.to_bytes(),
             leases=(),
         )
+
+    def waiting(self) -> bool:
+        return False
 
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         """Enrolling said it all."""

@@ -1,0 +1,336 @@
+"""The shell around keepers: those this peer is, and those it seeks for its own tasks.
+
+Always: the cores decide, this carries out; what a keeper says reaches a member only if the seeker
+accepts it (our keeper, no older term); tasks that are this machine's own are kept by a core that
+knows of no other members, so nothing about them leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from math import inf
+from random import Random
+from typing import Final, Protocol
+
+import trio
+from msgspec import Struct
+
+from peerd.ids import PeerId, TaskId
+from peerd.link import messages as msg
+from peerd.link.messages import Access, LeaseInfo, Message
+from peerd.manifest import VersionInfo
+from peerd.scheduler import keeper_events as kept
+from peerd.scheduler import seeker as sought
+from peerd.scheduler.holdings import Directory
+from peerd.scheduler.keeper import KeeperCore
+from peerd.scheduler.outbox import Links, Outbox
+from peerd.scheduler.ports import Member, Members
+from peerd.scheduler.seeker import Seeker
+from peerd.task import TaskSpec
+
+log = logging.getLogger(__name__)
+
+REGISTER_S: Final = 0.25
+"""Complete versions are registered in batches, gathered for so long. Guess."""
+REFRESH_S: Final = 600.0
+"""All registrations are made again this often: soft state may be lost unnoticed. Guess."""
+
+KEEPER_MESSAGES: Final = (*msg.TO_KEEPER, *sought.FROM_KEEPER)
+"""What the router brings here; the rest about a task is the swarm's."""
+
+
+class EnrolState(Struct, frozen=True):
+    """A member's own part of an Enrol message."""
+
+    spec: TaskSpec | None
+    shared: bool
+    wants: bool
+    access: Access
+    version: VersionInfo | None
+    have: bytes
+    leases: tuple[LeaseInfo, ...]
+
+
+class SwarmMember(Protocol):
+    """One task that this peer has business in (a run of swarm/, or a holder of some pieces)."""
+
+    @property
+    def task(self) -> TaskId: ...
+
+    def enrolment(self) -> EnrolState:
+        """What to tell a keeper, now."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether nothing arrives and nothing can be done but wait for the keeper."""
+        ...
+
+    def keeper_found(self, keeper: PeerId, term: int) -> None: ...
+
+    def keeper_says(self, message: Message) -> None:
+        """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
+        ...
+
+
+class KeeperService:
+    """Implements swarm.ports.Keepers; `run` it after links and gossip."""
+
+    def __init__(
+        self,
+        own: PeerId,
+        members: Members,
+        links: Links,
+        rng: Random,
+        *,
+        zone: str,
+        seed: bool,
+        fresh_s: float,
+    ) -> None:
+        self._own, self._members, self._links = own, members, links
+        self._zone, self._seed = zone, seed
+        config = kept.KeeperConfig(fresh_s=fresh_s)
+        self.core = KeeperCore(own, rng, config)
+        self._private = KeeperCore(own, rng, config)
+        self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
+        self._directory = Directory(zone, seed)
+        self._live: set[PeerId] = set()
+        self._revision = -1
+        self._registering = False
+        self._wake = trio.Event()
+        self._outbox: Outbox | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps and seeks until cancelled. Leases granted by then run out by themselves."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._outbox = Outbox(self._links, nursery, self._undelivered)
+            alone = self._members.member(self._own)
+            own = (alone,) if alone else (Member(self._own, (), self._zone, False, False, ""),)
+            self._private.handle(kept.MembersChanged(own, True), trio.current_time())
+            self.members_changed()
+            nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._refresh)
+            task_status.started()
+            await trio.sleep_forever()
+
+    # --- for the swarm (swarm.ports.Keepers)
+
+    def join(self, member: SwarmMember) -> None:
+        shared = member.enrolment().shared
+        seeker = Seeker(self._own, member.task, shared=shared)
+        self._seekers[member.task] = (member, seeker)
+        self._seek(member.task, sought.MembersNow(tuple(self._members.live()), self._synced()))
+        self._seek(member.task, sought.Begin())
+
+    def leave(self, task: TaskId) -> None:
+        """No more business in it; the keeper is told."""
+        self.tell(task, msg.Withdraw(task))
+        self._seekers.pop(task, None)
+
+    def tell(self, task: TaskId, message: Message) -> bool:
+        """To the task's keeper; False where none is known now (it is told all on enrolling)."""
+        found = self._seekers.get(task)
+        if found is None or found[1].keeper is None:
+            return False
+        self._send(found[1].keeper, message)
+        return True
+
+    def term(self, task: TaskId) -> int:
+        found = self._seekers.get(task)
+        return found[1].term if found else 0
+
+    def holds(self, version: VersionInfo) -> None:
+        """A complete version is held: registered now, and after changes in the group."""
+        self._seekers.pop(version.task, None)
+        self._directory.hold(version)
+        self._register_soon()
+
+    def dropped(self, task: TaskId) -> None:
+        for peer in self._directory.drop(task):
+            self._send(peer, msg.Withdraw(task))
+
+    # --- for status
+
+    def tasks_kept(self) -> int:
+        return len(self.core.tasks_kept())
+
+    def story(self, task: TaskId) -> tuple[str, ...]:
+        """What this peer did as the task's keeper."""
+        return (*self.core.story(task), *self._private.story(task))
+
+    # --- what links and gossip bring
+
+    def message_arrived(self, peer: PeerId, message: Message) -> None:
+        """RemoteProtocolError where the peer broke the protocol."""
+        if isinstance(message, sought.FROM_KEEPER):
+            self._from_keeper(peer, message)
+        else:
+            self._to_keeper(peer, message)
+
+    def _from_keeper(self, peer: PeerId, message: Message) -> None:
+        task: TaskId = message.task  # type: ignore[union-attr]
+        found = self._seekers.get(task)
+        if found is None:
+            if isinstance(message, msg.LeaseGrant):
+                self._give_back(peer, message)
+            return
+        member, seeker = found
+        self._seek(task, sought.Heard(peer, message))
+        if seeker.accepts(peer, message) and task in self._seekers:
+            member.keeper_says(message)
+
+    def _give_back(self, peer: PeerId, grant: msg.LeaseGrant) -> None:
+        """A lease for a task that we want no more."""
+        self._send(
+            peer,
+            msg.LeaseReport(
+                grant.task, grant.term, grant.info.lease, msg.Outcome.RETURNED, (), "", ""
+            ),
+        )
+
+    def _to_keeper(self, peer: PeerId, message: Message) -> None:
+        core = self._core_for(peer, message)
+        if isinstance(message, msg.Enrol) and core is self.core and core.kept(message.task) is None:
+            hints = tuple(self._members.holders(message.task))
+            if hints:
+                self._keep(core, kept.Hinted(message.task, hints))
+        self._keep(core, kept.MessageFrom(peer, message))
+
+    def _core_for(self, peer: PeerId, message: Message) -> KeeperCore:
+        """The private core has this machine's own tasks; nobody else can speak of them."""
+        task = message.version.task if isinstance(message, msg.Ended) else getattr(
+            message, "task", None
+        )  # fmt: skip
+        if peer != self._own or task is None:
+            return self.core
+        if isinstance(message, msg.Enrol):
+            found = self._seekers.get(task)
+            return self._private if found and not found[0].enrolment().shared else self.core
+        return self._private if self._private.kept(task) is not None else self.core
+
+    def link_down(self, peer: PeerId) -> None:
+        self._keep(self.core, kept.LinkLost(peer))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.Unreachable(peer))
+
+    def members_changed(self) -> None:
+        """The group, or whether this peer is synced, changed (gossip.on_change)."""
+        if self._members.revision == self._revision or self._outbox is None:
+            return
+        self._revision = self._members.revision
+        live = tuple(self._members.live())
+        now_live = {member.peer for member in live}
+        for peer in self._live - now_live:
+            self._directory.lost(peer)
+        self._live = now_live
+        self._keep(self.core, kept.MembersChanged(live, self._synced()))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.MembersNow(live, self._synced()))
+        self._register_soon()
+
+    def _synced(self) -> bool:
+        return self._members.synced
+
+    def _undelivered(self, peer: PeerId, words: str) -> None:
+        log.info("%s cannot be reached: %s", peer, words)
+        self._members.unreachable(peer)
+        self._directory.lost(peer)
+        self._keep(self.core, kept.Undelivered(peer))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.Unreachable(peer))
+
+    # --- carrying out
+
+    def _keep(self, core: KeeperCore, event: kept.Event) -> None:
+        self._send_all(core.handle(event, trio.current_time()))
+
+    def _send_all(self, orders: Sequence[kept.Order]) -> None:
+        for order in orders:
+            self._send(order.peer, order.message)
+        self._wake.set()
+
+    def _seek(self, task: TaskId, event: sought.Event) -> None:
+        found = self._seekers.get(task)
+        if found is not None:
+            self._follow(*found, found[1].handle(event, trio.current_time()))
+
+    def _follow(self, member: SwarmMember, seeker: Seeker, orders: Iterable[sought.Order]) -> None:
+        for order in orders:
+            match order:
+                case sought.EnrolAt():
+                    self._enrol(member, order)
+                case sought.Settled(peer=peer, term=term):
+                    log.debug("task %s: kept by %s, term %d", member.task[:12], peer, term)
+                    member.keeper_found(peer, term)
+                case sought.Unsettled(peer=peer):
+                    log.debug("task %s: %s keeps it no more", member.task[:12], peer)
+        self._wake.set()
+
+    def _enrol(self, member: SwarmMember, at: sought.EnrolAt) -> None:
+        state = member.enrolment()
+        enrol = msg.Enrol(
+            task=member.task,
+            spec=state.spec,
+            candidates=at.candidates,
+            unreachable=at.unreachable,
+            prior_term=at.prior_term,
+            wants=state.wants,
+            access=state.access,
+            zone=self._zone,
+            seed=self._seed,
+            version=state.version,
+            have=state.have,
+            leases=state.leases,
+        )
+        self._send(at.peer, enrol, at.addresses)
+
+    def _send(self, peer: PeerId, message: Message, addresses: Sequence[str] = ()) -> None:
+        if self._outbox is not None:
+            self._outbox.send(peer, message, addresses)
+
+    def _register_soon(self) -> None:
+        if not self._registering and self._nursery is not None:
+            self._registering = True
+            self._nursery.start_soon(self._register)
+
+    async def _register(self) -> None:
+        await trio.sleep(REGISTER_S)
+        self._registering = False
+        if not self._members.synced:
+            return
+        for peer, holdings in self._directory.due(self._live):
+            self._send(peer, holdings)
+        self._members.hold(self._directory.tasks(), [])
+
+    async def _refresh(self) -> None:
+        while True:
+            await trio.sleep(REFRESH_S)
+            for peer in self._live:
+                self._directory.lost(peer)
+            self._register_soon()
+
+    # --- time
+
+    async def _keep_time(self) -> None:
+        """Calls each core when it is due; woken by whatever may have changed that."""
+        while True:
+            self._wake = trio.Event()
+            now = trio.current_time()
+            for core in (self.core, self._private):
+                if core.deadline() <= now:
+                    self._send_all(core.expire(now))
+            for member, seeker in tuple(self._seekers.values()):
+                self._expire(member, seeker, now)
+            with trio.move_on_at(max(self._due(), trio.current_time() + 0.001)):
+                await self._wake.wait()
+
+    def _expire(self, member: SwarmMember, seeker: Seeker, now: float) -> None:
+        seeker.handle(sought.Waiting(member.waiting()), now)
+        if seeker.deadline() <= now:
+            self._follow(member, seeker, seeker.expire(now))
+
+    def _due(self) -> float:
+        due = min(self.core.deadline(), self._private.deadline())
+        return min([due, *(seeker.deadline() for _, seeker in self._seekers.values())], default=inf)
