@@ -215,12 +215,13 @@ class Sessions:
         self._changed = trio.Event()
         log.info("neighbour %s is up, at %s", peer, _where(connection))
         try:
+            task_status.started()
             handler.neighbour_up(peer)
             await self._news.neighbour_up(connection)
-            task_status.started()
-            await guard.contained(
-                f"neighbour {peer}", lambda: neighbour.run(handler.gossip_arrived)
-            )
+            await neighbour.run(handler.gossip_arrived)
+        except Exception:
+            # A bug in a handler of ours must cost this neighbour, not the host and all others.
+            log.exception("the handler of neighbour %s failed; it is dropped", peer)
         finally:
             del self.neighbours[peer], self._carriers[peer]
             handler.neighbour_down(peer)

@@ -45,6 +45,11 @@ class Story:
             while self.count(what) < times:
                 await self._news.wait()
 
+    async def until_payloads(self, payload: bytes, times: int) -> None:
+        with trio.fail_after(LIMIT_S):
+            while sum(found == payload for _, found in self.payloads) < times:
+                await self._news.wait()
+
     def _tell(self, item: tuple[str, PeerId]) -> None:
         self.told.append(item)
         self._news.set()
