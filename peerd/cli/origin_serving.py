@@ -6,13 +6,17 @@ alone; a thread for each connection.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from peerd.rate import TokenBucket
@@ -150,6 +154,8 @@ class Conversation:
         self._faults = server.faults
         self._connection = connection
         self._buffer = b""
+        self._room = select.poll()
+        self._room.register(connection, select.POLLOUT)
 
     def run(self) -> None:
         while (request := self._receive()) is not None:
@@ -159,9 +165,10 @@ class Conversation:
     def _receive(self) -> Request | None:
         while b"\r\n\r\n" not in self._buffer:
             data = self._connection.recv(HEAD_MAX_BYTES)
-            if not data or len(self._buffer) > HEAD_MAX_BYTES:
-                return None
             self._buffer += data
+            # A TLS client would wait for us to speak TLS, and we for the end of its request.
+            if not data or len(self._buffer) > HEAD_MAX_BYTES or not self._buffer[:1].isalpha():
+                return None
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
@@ -236,7 +243,13 @@ class Conversation:
             headers["Content-Length"] = str(last - first + 1)
         self._count_request(request, status)
         self._connection.sendall(_head(status, headers))
-        return request.method == "HEAD" or self._send_body(request.path, content, first, last)
+        if request.method == "HEAD":
+            return True
+        self._connection.setblocking(False)
+        try:
+            return self._send_body(request.path, content, first, last)
+        finally:
+            self._connection.setblocking(True)
 
     def _span(self, request: Request, content: Content) -> tuple[int, int] | tuple[()] | None:
         """The range to send; () where there is none in the content, None: all of it."""
@@ -273,25 +286,42 @@ class Conversation:
                 time.sleep(self._take(size))
             position += self._send_slice(path, content.descriptor, position, size)
         if faults.chunked:
-            self._connection.sendall(b"0\r\n\r\n")
+            self._give_all(None, b"0\r\n\r\n")
         return True
 
     def _send_slice(self, path: str, descriptor: int, position: int, size: int) -> int:
-        if self._faults.chunked:
-            data = os.pread(descriptor, size, position)
-            sent = len(data)
-            self._connection.sendall(b"%x\r\n%b\r\n" % (sent, data))
-        else:
-            sent = os.sendfile(self._connection.fileno(), descriptor, position, size)
-        if sent == 0:
-            raise OSError("the file became shorter")
+        socket_number = self._connection.fileno()
+        if not self._faults.chunked:
+            return self._give(path, lambda: os.sendfile(socket_number, descriptor, position, size))
+        data = os.pread(descriptor, size, position)
+        self._give_all(None, b"%x\r\n" % len(data))
+        self._give_all(path, data)
+        self._give_all(None, b"\r\n")
+        return len(data)
+
+    def _give_all(self, path: str | None, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._give(path, partial(self._connection.send, rest)) :]
+
+    def _give(self, path: str | None, send: Callable[[], int]) -> int:
+        """What the kernel took at once of a body (of framing, if there is no path).
+
+        It is taken and counted under one lock: nobody can have received what is not counted yet.
+        """
         stats, after = self._server.stats, self._faults.change_after
-        with stats.lock:
-            stats.body_bytes += sent
-            stats.bytes_by_path[path] += sent
-            if after is not None and stats.body_bytes >= after:
-                self._server.library.changed = True
-        return sent
+        while True:
+            with stats.lock, contextlib.suppress(BlockingIOError):
+                sent = send()
+                if path is not None:
+                    stats.body_bytes += sent
+                    stats.bytes_by_path[path] += sent
+                    if after is not None and stats.body_bytes >= after:
+                        self._server.library.changed = True
+                if sent == 0:
+                    raise OSError("the file became shorter")
+                return sent
+            self._room.poll()
 
     def _take(self, size: int) -> float:
         with self._server.stats.lock:
@@ -307,6 +337,7 @@ class Conversation:
             return True
 
     def _wait_for_the_end(self) -> bool:
+        self._connection.setblocking(True)
         while self._connection.recv(4096):
             pass
         return False

@@ -205,8 +205,8 @@ class Connections:
     def _request(self, route: Route, headers: Sequence[Header]) -> httpcore.Request:
         site, config = route.site, self._config
         place = f"[{site.host}]" if ":" in site.host else site.host
-        if site.port != DEFAULT_PORTS[site.scheme]:
-            place = f"{place}:{site.port}"
+        port = None if site.port == DEFAULT_PORTS[site.scheme] else site.port
+        place = place if port is None else f"{place}:{port}"
         sent = {"host": place, "accept": "*/*", "user-agent": config.user_agent}
         sent |= dict(route.headers) | dict(headers) | {"accept-encoding": "identity"}
         stall_s = config.stall_timeout_s
@@ -215,7 +215,7 @@ class Connections:
             httpcore.URL(
                 scheme=site.scheme.encode(),
                 host=site.host.encode(),
-                port=site.port,
+                port=port,
                 target=route.target.encode(),
             ),
             headers=[(name.encode(), value.encode()) for name, value in sent.items()],

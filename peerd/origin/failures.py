@@ -61,7 +61,8 @@ def translated(error: Exception, route: Route) -> Exception:
                 OriginProtocolError(f"{place} answers with what is no HTTP; check the port")
             )
         case httpcore.TimeoutException() | trio.TooSlowError():
-            return _unreachable(f"{place} does not answer; check that it runs and is reachable")
+            silent = f"{place} does not answer; check that it runs and is reachable"
+            return Transient(OriginUnreachable(silent), slow=True)
         case _:
             return _unreachable(f"{place} closes the connection without an answer; try again later")
 

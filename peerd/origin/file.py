@@ -84,7 +84,7 @@ class FileBody:
             data = os.pread(self._descriptor, size_bytes, position)
             validator = _validator(os.fstat(self._descriptor))
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable(self._path, error) from error
         if not data or validator != self.facts.validator:
             raise _changed(self._path)
         return data
@@ -108,7 +108,7 @@ def _open(path: bytes) -> int:
         # Without O_NONBLOCK, opening a pipe waits for a writer. It changes nothing for files.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _facts(
@@ -143,7 +143,7 @@ def _changed(path: bytes) -> PeerdError:
     return OriginChanged(f"{os.fsdecode(path)} has changed while it was read; start again")
 
 
-def _unreadable(path: bytes, error: OSError) -> PeerdError:
+def unreadable(path: bytes, error: OSError) -> PeerdError:
     shown = os.fsdecode(path)
     match error:
         case FileNotFoundError() | NotADirectoryError():

@@ -79,7 +79,7 @@ class HttpOrigin:
             try:
                 answer = await self._follow(route, want)
             except Transient as failure:
-                wait_s = patience.after_failure(failure.error)
+                wait_s = patience.after_failure(failure)
                 if wait_s is None:
                     raise failure.error from failure.__cause__
                 logger.info("%s; trying again in %.1f s", failure.error, wait_s)

@@ -16,9 +16,11 @@ from peerd.origin.settings import OriginConfig
 class Transient(Exception):
     """A failure that another try may mend; `error` is what to raise when patience is over."""
 
-    def __init__(self, error: PeerdError) -> None:
+    def __init__(self, error: PeerdError, *, slow: bool = False) -> None:
+        """`slow`: it took a whole timeout to fail, so fewer tries are worth their while."""
         super().__init__(str(error))
         self.error = error
+        self.slow = slow
 
 
 class Patience:
@@ -33,11 +35,12 @@ class Patience:
     def answered(self) -> None:
         self._failures = 0
 
-    def after_failure(self, error: PeerdError) -> float | None:
-        """Seconds to wait before the next try; None: give up."""
-        self._failures += 1
+    def after_failure(self, failure: Transient) -> float | None:
+        """Seconds to wait before the next try; None: give up. A slow failure counts for two."""
+        self._failures += 2 if failure.slow else 1
         if self._failures > self._config.retries_max:
             return None
+        error = failure.error
         asked = error.retry_after_s if isinstance(error, OriginBusy) else None
         if asked is None:
             return self._backoff(self._failures)

@@ -58,7 +58,7 @@ class Route(Struct, frozen=True):
     def redirected(self, location: str) -> Route:
         """The way on; OriginProtocolError where it leads to something that is not read."""
         try:
-            url = _sendable(urljoin(self.url, location.strip()))
+            url = _sendable(urljoin(self.url, location.strip()) if location else "")
             there = Route(url, ())
             site = there.site
         except (ValueError, KeyError, UsageError) as error:

@@ -12,8 +12,8 @@ from typing import Any
 
 from peerd.cli.origin_server import CONTENT_PATH, Made
 from peerd.cli.origin_serving import Faults, OriginServer
-from peerd.origin.service import OriginReader
 from peerd.origin.settings import OriginConfig
+from peerd.swarm.ports import Origin, OriginBody
 from peerd.task import Ask, ask_for
 
 SIZE_BYTES = 300_000
@@ -57,12 +57,12 @@ def stats_of(origin: RunningOrigin) -> dict[str, Any]:
         return found
 
 
-async def read_all(origin: OriginReader, ask: Ask, **options: Any) -> bytes:
+async def read_all(origin: Origin, ask: Ask, **options: Any) -> bytes:
     async with origin.open(ask, **options) as body:
         return await rest_of(body)
 
 
-async def rest_of(body: Any) -> bytes:
+async def rest_of(body: OriginBody) -> bytes:
     parts = []
     while data := await body.read():
         parts.append(data)
