@@ -1,0 +1,406 @@
+"""The keepers of this peer: for each task, whether it keeps it, and everything that follows.
+
+Always: nothing changes but through `handle` and `expire`; a task is kept only after better-ranked
+members and the standbys had their chance to say that they keep it; a term is higher than all that
+were heard before; a peer's mistake is RemoteProtocolError, and changes nothing that matters.
+
+A task is idle, probing or kept:
+    idle     an Enrol, nobody better alive    → probing (kept at once, if nobody is to be asked)
+    probing  all answered, or 0.75 s are over → kept; idle, if a better-ranked one keeps it
+    kept     a better-ranked one keeps it     → idle, after the roster was handed over
+Roster and grants of a kept task: keeper_members, keeper_grants, keeper_outcomes (ADR 0005).
+"""
+
+from __future__ import annotations
+
+import heapq
+from math import inf
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link.messages import (
+    Dispute,
+    Ended,
+    Enlist,
+    Enrol,
+    Holdings,
+    KeeperState,
+    LeaseAsk,
+    LeaseReport,
+    Probe,
+    Progress,
+    Resolved,
+    Withdraw,
+)
+from peerd.rendezvous import ranked
+from peerd.scheduler import keeper_members as members
+from peerd.scheduler import keeper_outcomes as outcomes
+from peerd.scheduler import keeper_terms as terms
+from peerd.scheduler.keeper_events import (
+    Event,
+    Hinted,
+    LinkLost,
+    MembersChanged,
+    MessageFrom,
+    Order,
+    Undelivered,
+)
+from peerd.scheduler.keeper_seat import Copy, Probing, Seat
+from peerd.scheduler.keeper_state import Kept, Timer, task_of_digest
+from peerd.scheduler.keeper_table import KeeperTable, remember
+from peerd.scheduler.ports import Member
+from peerd.task import Ask, task_id
+
+_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute
+WAITING_MAX = 16_384
+"""Askers that wait for the probes to be answered; as many as a roster takes."""
+PROBED_MAX = 64
+"""Better-ranked peers, unknown to us, that askers named for one kept task. Guess."""
+
+
+class KeeperCore(KeeperTable):
+    """All tasks of one peer. Runs on events; see the module's head."""
+
+    # --- the door
+
+    def handle(self, event: Event, now: float) -> list[Order]:
+        match event:
+            case MessageFrom(peer=peer, message=message):
+                self._dead.pop(peer, None)
+                match message:
+                    case Enrol():
+                        self._enrol(peer, message, now)
+                    case Probe():
+                        self._probed(peer, message, now)
+                    case KeeperState():
+                        self._told(peer, message, now)
+                    case Holdings():
+                        self._registered(peer, message, now)
+                    case Withdraw():
+                        self._withdrawn(peer, message, now)
+                    case LeaseAsk() | LeaseReport() | Resolved() | Ended() | Progress() | Dispute():
+                        self._from_member(peer, message, now)
+                    case _:
+                        raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")
+            case LinkLost(peer=peer):
+                self._link_lost(peer, now)
+            case Undelivered(peer=peer):
+                self._undelivered(peer, now)
+            case MembersChanged(members=live, synced=synced):
+                self._members_changed(live, synced, now)
+            case Hinted(task=task, peers=peers):
+                self._seat(task).hints = peers[: self.config.holders_checked]
+        return self._taken()
+
+    def expire(self, now: float) -> list[Order]:
+        """Whatever was due by now."""
+        while self._due and self._due[0][0] <= now:
+            at, task = heapq.heappop(self._due)
+            seat = self._seats.get(task)
+            if seat is None or seat.due != at:
+                continue
+            seat.due = inf
+            if seat.probing is not None and seat.probing.until <= now:
+                self._decide(seat, now)
+            elif seat.kept is not None:
+                self._tick(seat, seat.kept, now)
+            self._schedule(seat)
+        return self._taken()
+
+    # --- an Enrol, and becoming the keeper
+
+    def _enrol(self, peer: PeerId, message: Enrol, now: float) -> None:
+        spec = message.spec
+        if peer != self.own and spec is not None and task_id(Ask(spec), b"") != message.task:
+            raise RemoteProtocolError("the spec is not that task's")
+        seat = self._seat(message.task)
+        if seat.kept is not None:
+            self._enrol_kept(seat, seat.kept, peer, message, now)
+            return
+        target = self._keeper_for(seat, peer, message, now)
+        if target is not None:
+            self._redirect(peer, message.task, target)
+            return
+        if len(seat.waiting) >= WAITING_MAX:
+            return
+        seat.waiting[peer] = message
+        self._active[seat.task] = seat
+        if self._synced and seat.probing is None:
+            self._start_probing(seat, now)
+
+    def _enrol_kept(self, seat: Seat, kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
+        terms.heard(kept, message.prior_term)
+        if kept.spec is None:
+            kept.spec = message.spec
+        members.enrol(kept, peer, message, now)
+        for better in seat.better(message.candidates):
+            if better in seat.probed or better in seat.order or self._is_dead(better, now):
+                continue
+            if len(seat.probed) < PROBED_MAX:
+                seat.probed.add(better)
+                self._send(better, Probe(seat.task))
+        self._after(seat, now)
+
+    def _keeper_for(self, seat: Seat, peer: PeerId, message: Enrol, now: float) -> PeerId | None:
+        """Who is to be asked instead of this peer; None if nobody is."""
+        barred = {*message.unreachable, self.own}
+        if not self._synced:
+            others = [each for each in message.candidates if each not in barred]
+            return others[0] if others and peer != self.own else None
+        seat.rank(self.own, self._members, self._revision)
+        if seat.keeper is not None and seat.keeper not in barred and self._keeps(seat, now):
+            return seat.keeper
+        for better in seat.better(message.candidates):
+            if better not in barred and not self._is_dead(better, now):
+                return better
+        return None
+
+    def _start_probing(self, seat: Seat, now: float) -> None:
+        seat.rank(self.own, self._members, self._revision)
+        named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
+        better = [x for x in seat.better(named) if not self._is_dead(x, now)]
+        others = [*seat.standbys(self.config.standbys), *seat.hints]
+        targets = dict.fromkeys(
+            [*better[: self.config.probes_max], *(x for x in others if not self._is_dead(x, now))]
+        )
+        targets.pop(self.own, None)
+        seat.probing = Probing(set(targets), now + self.config.probe_wait_s)
+        seat.say(now, f"asking {len(targets)} members whether they keep it")
+        for peer in targets:
+            self._send(peer, Probe(seat.task))
+        if targets:
+            self._schedule(seat)
+        else:
+            self._decide(seat, now)
+
+    def _decide(self, seat: Seat, now: float) -> None:
+        """All that could be heard was heard: keep the task, or send the askers on."""
+        assert seat.probing is not None
+        answers, seat.probing = seat.probing.answers, None
+        keepers = [x for x, copy in answers.items() if copy.state.keeping and seat.outranked_by(x)]
+        if keepers:
+            best = ranked(keepers, seat.task)[0]
+            seat.keeper, seat.keeper_at = best, now
+            for peer, asked in list(seat.waiting.items()):
+                # Who cannot reach it is sent there once more, and then kept for here.
+                if best not in asked.unreachable or seat.redirected.get(peer) != best:
+                    del seat.waiting[peer]
+                    seat.redirected[peer] = best
+                    self._redirect(peer, seat.task, best)
+        if not seat.waiting:
+            self._active.pop(seat.task, None)
+            return
+        waiting, seat.waiting, seat.redirected = seat.waiting, {}, {}
+        seat.probed.clear()
+        seat.kept = terms.start(
+            seat, self.own, waiting, answers, self._members, self._dead, self._rng, self.config,
+            self._out, now,
+        )  # fmt: skip
+        for peer, asked in waiting.items():
+            try:
+                members.enrol(seat.kept, peer, asked, now)
+            except RemoteProtocolError as error:
+                seat.say(now, f"{peer} sent what does not fit: {error}")
+        self._enlist(seat, seat.kept)
+        self._after(seat, now)
+
+    def _enlist(self, seat: Seat, kept: Kept) -> None:
+        """Seed peers read for all, and keep what they read."""
+        if kept.spec is None:
+            return
+        seeds = [x.peer for x in self._members.values() if x.seed]
+        absent = [x for x in ranked(seeds, seat.task) if x not in kept.roster.entries]
+        for seed in absent[: self.config.seeds_enlisted_max]:
+            self._send(seed, Enlist(seat.task, kept.spec))
+
+    # --- other keepers
+
+    def _probed(self, peer: PeerId, message: Probe, now: float) -> None:
+        seat = self._seats.get(message.task)
+        if seat is None:
+            none = KeeperState(message.task, 0, False, False, None, 0.0, (), (), ())
+            self._send(peer, none)
+        elif seat.kept is None:
+            self._send(peer, seat.answer(now))
+        elif seat.outranked_by(peer) and self._may_yield(seat, now):
+            self._yield(seat, seat.kept, peer, now)
+        else:
+            self._send(peer, seat.kept.state(now, handover=False))
+
+    def _told(self, peer: PeerId, state: KeeperState, now: float) -> None:
+        """An answer to a Probe, a copy for a standby, or a roster handed over."""
+        seat = self._seats.get(state.task)
+        if seat is None:
+            if not state.keeping and not state.handover:
+                return
+            seat = self._seat(state.task)
+        seat.heard_term(state.term, self.config.term_jump_max)
+        if seat.kept is not None:
+            members.holder_answered(seat.kept, peer, state, now)
+            if state.handover and not seat.outranked_by(peer):
+                terms.merge(seat, seat.kept, state, self._dead, now)
+            elif state.keeping and seat.outranked_by(peer) and self._may_yield(seat, now):
+                self._yield(seat, seat.kept, peer, now)
+            self._after(seat, now)
+        elif seat.probing is not None and peer in seat.probing.waiting_for:
+            seat.probing.answers[peer] = Copy(state, now)
+            self._answered(seat, peer, now)
+        elif state.handover or (state.keeping and seat.outranked_by(peer)):
+            seat.store_copy(state, now)
+            if state.keeping:
+                seat.keeper, seat.keeper_at = peer, now
+
+    def _answered(self, seat: Seat, peer: PeerId, now: float) -> None:
+        assert seat.probing is not None
+        seat.probing.waiting_for.discard(peer)
+        if not seat.probing.waiting_for:
+            self._decide(seat, now)
+
+    def _may_yield(self, seat: Seat, now: float) -> bool:
+        return now - seat.yielded_at > self.config.handover_pause_s
+
+    def _yield(self, seat: Seat, kept: Kept, to: PeerId, now: float) -> None:
+        """Hand the roster to a better-ranked keeper, and send its members there."""
+        state = kept.state(now, handover=True)
+        seat.say(now, f"handed over to {to}")
+        seat.kept, seat.yielded_at = None, now
+        seat.keeper, seat.keeper_at = to, now
+        seat.copy = Copy(state, now)
+        seat.term_heard = max(seat.term_heard, kept.term)
+        self._active.pop(seat.task, None)
+        self._send(to, state)
+        for peer in kept.roster.entries:
+            self._redirect(peer, seat.task, to)
+
+    # --- members of a task
+
+    def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
+        task = message.version.task if isinstance(message, Ended) else message.task
+        seat = self._seats.get(task)
+        kept = seat.kept if seat is not None else None
+        entry = kept.roster.entries.get(peer) if kept is not None else None
+        if seat is None or kept is None or entry is None:
+            self._not_a_member(seat, peer, message, now)
+            return
+        match message:
+            case LeaseAsk():
+                if message.term <= kept.term:
+                    entry.room = message.room
+                    kept.line_up(entry, now)
+            case LeaseReport():
+                outcomes.report(kept, entry, message, now)
+            case Resolved():
+                outcomes.resolved(kept, entry, message, now)
+            case Ended():
+                outcomes.ended(kept, entry, message, now)
+            case Progress():
+                members.progress(kept, entry, message, now)
+            case Dispute():
+                outcomes.dispute(kept, entry, message, now)
+        members.came_back(kept, entry)
+        self._after(seat, now)
+
+    def _not_a_member(
+        self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float
+    ) -> None:
+        """It takes this peer for its keeper: send it to who is, or have it enrol again."""
+        if isinstance(message, Ended | Progress | Dispute) or (seat is not None and seat.waiting):
+            return
+        if seat is not None and seat.keeper is not None and self._keeps(seat, now):
+            self._redirect(peer, message.task, seat.keeper)
+        else:
+            self._redirect(peer, message.task, self.own)
+
+    def _withdrawn(self, peer: PeerId, message: Withdraw, now: float) -> None:
+        seat = self._seats.get(message.task)
+        if seat is None:
+            return
+        seat.unlist_holder(peer)
+        if seat.waiting.pop(peer, None) and not seat.waiting and seat.probing is None:
+            del self._active[seat.task]
+        if seat.kept is not None:
+            members.withdraw(seat.kept, peer, now)
+            self._after(seat, now)
+
+    def _registered(self, peer: PeerId, message: Holdings, now: float) -> None:
+        for info in message.versions:
+            if info.digest is not None and info.task != task_of_digest(info.digest):
+                raise RemoteProtocolError(f"digest {info.digest} is not that task's")
+        for info in message.versions:
+            seat = self._seat(info.task)
+            seat.list_holder(info, peer, self.config)
+            if seat.kept is not None and seat.kept.version is not None:
+                if seat.kept.version.version == info.version:
+                    members.add_holder(seat.kept, peer, now)
+                self._after(seat, now)
+
+    # --- the group
+
+    def _members_changed(self, live: tuple[Member, ...], synced: bool, now: float) -> None:
+        before, self._members = self._members, {member.peer: member for member in live}
+        joined = [peer for peer in self._members if peer not in before]
+        left = {peer for peer in before if peer not in self._members}
+        self._synced, self._revision = synced, self._revision + 1
+        for seat in list(self._active.values()):
+            if seat.kept is not None:
+                kept = seat.kept
+                kept.members = self._members
+                terms.awaited(kept, left, now)
+                for peer in joined:
+                    if peer != self.own and seat.outranked_by(peer):
+                        self._send(peer, Probe(seat.task))
+                self._after(seat, now)
+            elif seat.waiting and seat.probing is None and synced:
+                self._start_probing(seat, now)
+
+    def _link_lost(self, peer: PeerId, now: float) -> None:
+        remember(self._lost_at, peer, now)
+        for seat in list(self._active.values()):
+            if seat.waiting.pop(peer, None) and not seat.waiting and seat.probing is None:
+                del self._active[seat.task]
+            if seat.kept is not None and peer in seat.kept.roster.entries:
+                members.lost(seat.kept, seat.kept.roster.entries[peer], now)
+                self._schedule(seat)
+
+    def _undelivered(self, peer: PeerId, now: float) -> None:
+        remember(self._dead, peer, now + self.config.dead_s)
+        for seat in list(self._active.values()):
+            if seat.probing is not None and peer in seat.probing.waiting_for:
+                self._answered(seat, peer, now)
+            elif seat.kept is not None:
+                members.holder_answered(seat.kept, peer, None, now)
+                members.gone(seat.kept, peer, now)
+                terms.awaited(seat.kept, {peer}, now)
+                seat.unlist_holder(peer)
+                self._after(seat, now)
+
+    # --- time, and the small print
+
+    def _tick(self, seat: Seat, kept: Kept, now: float) -> None:
+        outcomes.expire_leases(kept, now)
+        for timer in [timer for timer, at in kept.timers.items() if at <= now]:
+            kept.timers.pop(timer, None)
+            match timer:
+                case Timer.PAUSE:
+                    kept.say(now, f"grants again; {len(kept.awaiting)} members did not register")
+                    kept.awaiting.clear()
+                case Timer.CHECK:
+                    members.check_over(kept, now)
+                case Timer.LOST:
+                    members.sweep_lost(kept, now)
+                case Timer.COOL:
+                    outcomes.warm_up(kept, now)
+                case Timer.TELL:
+                    members.tell(kept)
+                case Timer.NAME:
+                    members.name_readers(kept, now)
+                case Timer.COPY:
+                    seat.rank(self.own, self._members, self._revision)
+                    terms.copy(kept, seat.standbys(self.config.standbys), now)
+                case Timer.IDLE:
+                    seat.kept = None
+                    self._active.pop(seat.task, None)
+                    return
+                case Timer.JUDGE:
+                    pass  # `plan` looks again.
+        self._after(seat, now)

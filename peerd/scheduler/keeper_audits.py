@@ -1,0 +1,192 @@
+"""Who vouched for which pieces of one version, and which of them are read again by others.
+
+Always: nobody checks a piece it vouched for itself; random checks stay within 1 % of the content;
+a peer is a liar only if two others agree against it, or one where its pieces failed the whole
+digest and no third can read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import LeaseId, PeerId
+from peerd.manifest import Attestation
+from peerd.scheduler.keeper_events import KeeperConfig, Rng
+
+TRIES_MAX = 3
+"""An audit that nobody carried out so often is given up. Guess."""
+
+
+@dataclass(slots=True, eq=False)
+class Check:
+    """Pieces [first, first + count) to be read again; `claims` is who said what of each."""
+
+    first: int
+    count: int
+    claims: dict[int, dict[PeerId, bytes]]
+    dispute: bool
+    signed: tuple[Attestation, ...] = ()
+    tries: int = 0
+
+    def vouched(self, peer: PeerId) -> bool:
+        return any(peer in said for said in self.claims.values())
+
+    def genuine(self) -> bool:
+        """Whether what a dispute quotes was really said."""
+        try:
+            for attestation in self.signed:
+                attestation.verified()
+        except RemoteProtocolError:
+            return False
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Finding:
+    """What a check came to."""
+
+    liars: dict[PeerId, int] = field(default_factory=dict)
+    settled: bool = True
+
+
+class Audits:
+    """Bookkeeping of checks for one version; leases for them are the keeper's to grant."""
+
+    def __init__(self, config: KeeperConfig, rng: Rng) -> None:
+        self.read_by: dict[PeerId, int] = {}
+        self.pending: deque[Check] = deque()
+        self.running: dict[LeaseId, Check] = {}
+        self.disputers: dict[PeerId, None] = {}
+        self.pieces_audited = 0
+        self.pieces_disputed = 0
+        self._budget = 0
+        self._dispute_budget = 0
+        self._config = config
+        self._rng = rng
+
+    def begin(self, count: int | None, ranged: bool) -> None:
+        """A version of so many pieces; without ranges a check would cost a whole read."""
+        self.read_by, self.disputers = {}, {}
+        self.pending.clear()
+        self.running.clear()
+        self._budget = int((count or 0) * self._config.audit_budget) if ranged else 0
+        self._dispute_budget = 2 * (count or 0)
+
+    def made(self, attestation: Attestation) -> None:
+        """A piece was read; perhaps it shall be read again."""
+        peer, index = attestation.attester, attestation.index
+        self.read_by[peer] = self.read_by.get(peer, 0) | 1 << index
+        waiting = len(self.pending) + len(self.running)
+        if self._budget > waiting and waiting < self._config.audits_pending_max:
+            if self._rng.random() >= self._config.audit_share:
+                return
+            claims = {index: {peer: attestation.digest}}
+            self.pending.append(Check(index, 1, claims, dispute=False))
+
+    def dispute(self, peer: PeerId, made: Iterable[Attestation], ranged: bool) -> None:
+        """The whole digest failed for `peer` with these pieces: check them, attesters in turn."""
+        by_attester: dict[PeerId, list[Attestation]] = {}
+        for attestation in made:
+            if self._dispute_budget <= 0:
+                break
+            self._dispute_budget -= 1
+            by_attester.setdefault(attestation.attester, []).append(attestation)
+            attester = attestation.attester
+            self.read_by[attester] = self.read_by.get(attester, 0) | 1 << attestation.index
+        self.disputers.setdefault(peer)
+        lines = [self._rng.sample(line, len(line)) for line in by_attester.values()]
+        if not ranged:
+            self.pending.extend(_whole(line) for line in lines)
+            return
+        while lines:
+            for line in lines:
+                self.pending.append(_whole([line.pop()]))
+            lines = [line for line in lines if line]
+
+    def start(self, check: Check, lease: LeaseId) -> None:
+        self.pending.remove(check)
+        self.running[lease] = check
+        if check.dispute:
+            self.pieces_disputed += check.count
+        else:
+            self._budget -= check.count
+            self.pieces_audited += check.count
+
+    def give_up(self, lease: LeaseId) -> None:
+        """Whoever was to check did not."""
+        check = self.running.pop(lease, None)
+        if check is not None and (check.tries + 1) < TRIES_MAX:
+            check.tries += 1
+            self.pending.append(check)
+
+    def heard(self, lease: LeaseId, made: Iterable[Attestation]) -> None:
+        """The checker says what it read."""
+        check = self.running[lease]
+        for attestation in made:
+            said = check.claims.get(attestation.index)
+            if said is not None:
+                said[attestation.attester] = attestation.digest
+
+    def finish(self, lease: LeaseId) -> Finding:
+        """Compare what was said; where two differ and none agrees, a third is to read."""
+        check, finding = self.running.pop(lease), Finding()
+        for index, said in check.claims.items():
+            if len(set(said.values())) < 2:
+                continue
+            outvoted = _outvoted(said)
+            for liar in outvoted:
+                finding.liars[liar] = finding.liars.get(liar, 0) | 1 << index
+            if not outvoted:
+                finding.settled = False
+                if len(said) <= TRIES_MAX:
+                    self.pending.appendleft(Check(index, 1, {index: said}, check.dispute))
+        return finding
+
+    def undecidable(self, check: Check) -> PeerId | None:
+        """Nobody is left who could check: drop it, unless the whole digest speaks against one.
+
+        Returns the one who vouched first, if another read something else and a digest failed.
+        """
+        self.pending.remove(check)
+        if check.dispute:
+            for said in check.claims.values():
+                if len(set(said.values())) > 1:
+                    return next(iter(said))
+        return None
+
+    def convict(self, liar: PeerId) -> int:
+        """Its pieces, which are to be read again; whatever else was in dispute can wait."""
+        self.pending = deque(
+            check for check in self.pending if not check.dispute and not check.vouched(liar)
+        )
+        self.disputers.clear()
+        return self.read_by.pop(liar, 0)
+
+    def disputes_over(self) -> list[PeerId]:
+        """Those whose disputes ended without a liar; each is returned once."""
+        checks = [*self.pending, *self.running.values()]
+        if not self.disputers or any(check.dispute for check in checks):
+            return []
+        over = list(self.disputers)
+        self.disputers.clear()
+        return over
+
+
+def _whole(line: list[Attestation]) -> Check:
+    claims = {each.index: {each.attester: each.digest} for each in line}
+    first = min(claims)
+    return Check(first, max(claims) + 1 - first, claims, dispute=True, signed=tuple(line))
+
+
+def _outvoted(said: dict[PeerId, bytes]) -> list[PeerId]:
+    """Those who differ from what two or more agree on; nobody if no two agree."""
+    votes: dict[bytes, int] = {}
+    for digest in said.values():
+        votes[digest] = votes.get(digest, 0) + 1
+    best = max(votes.values())
+    if best < 2 or list(votes.values()).count(best) > 1:
+        return []
+    return [peer for peer, digest in said.items() if votes[digest] < best]

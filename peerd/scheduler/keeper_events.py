@@ -1,0 +1,137 @@
+"""What a keeper hears, what it orders, and its figures. The core is keeper.py.
+
+Always: events and orders are frozen; a KeeperConfig is the same for the life of a core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.messages import Message
+from peerd.scheduler.ports import Member
+
+Item = TypeVar("Item")
+
+
+class Rng(Protocol):
+    """The part of random.Random that the cores use; seeded by whoever builds them."""
+
+    def random(self) -> float: ...
+    def getrandbits(self, k: int, /) -> int: ...
+    def sample(self, population: Sequence[Item], k: int) -> list[Item]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFrom:
+    """One of messages.TO_KEEPER arrived from a proven peer (or from this one, looped back)."""
+
+    peer: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The link to `peer` closed; it may come back."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """`peer` could not be dialled: what was sent to it is lost, and it counts as dead for now."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """The group as membership sees it now. Unless `synced` this peer keeps nothing yet."""
+
+    members: tuple[Member, ...]
+    synced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """Gossip says that these peers may hold the task (a Bloom filter: may be wrong)."""
+
+    task: TaskId
+    peers: tuple[PeerId, ...]
+
+
+Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Deliver `message` to `peer`: dial if no link is up, loop it back if it is this peer itself.
+
+    Where dialling fails, answer with Undelivered.
+    """
+
+    peer: PeerId
+    message: Message
+
+
+Order = Send
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperConfig:
+    """Every figure of a keeper, with its source."""
+
+    readers_max: int = 12  # reference/peers.md: 8–16 at once for 8 to 64 peers, all together.
+    leases_each_min: int = 2  # One being read, one queued: no round trip between extents.
+    leases_each_max: int = 8  # Alone, eight keep an origin busy (Guess; peers.md: 8 readers).
+    leases_all_wanted: int = 16  # Few readers share this many. peers.md: up to 16 reads at once.
+
+    lease_default_s: float = 4.0  # Guess, until a holder's pace is known.
+    lease_min_s: float = 2.0  # Guess: some round trips and a scheduling hiccup.
+    lease_max_s: float = 30.0  # Guess: what a dead reader may hold up at most.
+    lease_margin: float = 3.0  # Guess: a lease lasts this many times the expected time.
+    lease_slack_s: float = 0.5  # Transit of a grant: its holder's deadline is later by that much.
+    lease_stall_max_s: float = 120.0  # Guess: renewals without one piece end here.
+    pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
+
+    probe_wait_s: float = 0.75  # A dial and a round trip take some ms; a dead host is silent.
+    probes_max: int = 3  # Better-ranked ones asked before the first grant.
+    reregister_s: float = 3.0  # Guess: members hear of a new keeper by then.
+    lost_grace_s: float = 1.5  # Three report intervals of 0.5 s (Progress).
+    dead_s: float = 5.0  # Guess: how long a peer that could not be dialled is left out.
+    handover_pause_s: float = 30.0  # Guess: a task is handed over at most this often.
+
+    fresh_s: float = 60.0  # Guess: content without a digest is confirmed that often.
+    failure_backoff_s: float = 1.0  # Guess; doubles with each failure of the same peer.
+    failure_backoff_max_s: float = 30.0  # Guess.
+    failure_forget_s: float = 60.0  # Guess.
+    failures_enough: int = 3  # Different peers that failed in a row: it is not them.
+    asks_within_s: float = 2.0  # Guess: who enrolled and did not ask by then will not read.
+    changes_max: int = 5  # Versions in `failure_forget_s` before we call the origin unusable.
+
+    audit_share: float = 0.005  # design.md, Attestations: 0.5 % of the pieces.
+    audit_budget: float = 0.01  # design.md, 4.4: hedges and audits, 1 % of the content.
+    audits_pending_max: int = 64
+
+    told_first: int = 32  # Peers named in an answer; a swarm has ≤ 20 links (design.md, 4.5).
+    told_enough: int = 20  # Who was named fewer hears of newcomers.
+    tell_interval_s: float = 0.05  # Guess: news is gathered that long.
+    name_interval_s: float = 4.0  # Waiting members hear of the reader that often (Seeker: 10 s).
+    copy_interval_s: float = 0.02  # Standbys are at most this far behind.
+    copy_members_s: float = 1.0  # The member list (≤ 53 KB) goes with every copy at most so often.
+    copy_members_free: int = 32  # … unless it is this short.
+    standbys: int = 2  # design.md, 4.3.
+
+    seeds_enlisted_max: int = 3
+    holders_checked: int = 4  # Registered holders asked at once whether they are still there.
+    holder_rounds_max: int = 3
+    holders_max: int = 256  # As KeeperState carries.
+    roster_max: int = 16_384  # Guess: above it cells take over (design.md, 4.4).
+    tasks_max: int = 16_384  # Guess: idle ones are forgotten, oldest first.
+    idle_s: float = 600.0  # Guess: a kept task with nobody in it is let go.
+    versions_max: int = 4  # Versions remembered for one task.
+    term_jump_max: int = 1_000  # A hostile term may not use up the numbers.
+    liars_max: int = 16  # Verdicts repeated to newcomers of one task.
+    story_max: int = 64  # Lines remembered for one task.

@@ -1,0 +1,265 @@
+"""Who is granted what next: resolving first, then extents or the one stream, then audits.
+
+Always: nothing is granted before members of a former keeper had their time to register, nor a
+piece that a member holds or reads; only who asked, is not refused, blocked, lost or cooling off.
+"""
+
+from __future__ import annotations
+
+from peerd.ids import PeerId
+from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
+from peerd.scheduler.keeper_audits import Check
+from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.leases import lowest
+from peerd.scheduler.roster import Entry
+
+LINE_SCANNED_MAX = 64
+"""So many of a waiting line are looked at for one grant. Guess."""
+AUDITORS_TRIED_MAX = 16
+CHECKS_IDLE_MAX = 4
+"""So many checks that nobody can carry out now are looked at for one event. Guess."""
+
+
+def plan(kept: Kept, now: float) -> None:
+    """Grant what can be granted now. Cheap where there is nothing to grant."""
+    if kept.paused():
+        return
+    uncovered = kept.roster.settle()
+    if uncovered:
+        kept.book.unread(uncovered, "lost")
+    if kept.version is None or kept.doubt is not Doubt.NONE:
+        _resolve(kept, now)
+    if kept.resolved and not kept.checking:
+        if kept.parallel:
+            _read(kept, now)
+        else:
+            _stream(kept, now)
+    if kept.audits.pending or kept.audits.disputers:
+        _audit(kept, now)
+    if kept.failures:
+        judge(kept, now)
+
+
+def _resolve(kept: Kept, now: float) -> None:
+    if kept.book.only(LeaseKind.RESOLVE, LeaseKind.STREAM) is not None:
+        return
+    if kept.version is None and kept.checking:
+        return
+    entry = pick(kept, now)
+    if entry is not None:
+        kept.grant(LeaseKind.RESOLVE, entry, 0, 0, now)
+
+
+def _read(kept: Kept, now: float) -> None:
+    while not kept.book.drained:
+        entry = pick(kept, now)
+        run = kept.book.next_run(kept.roster.covered) if entry is not None else None
+        if entry is None or run is None:
+            return
+        kept.grant(LeaseKind.READ, entry, *run, now)
+
+
+def _stream(kept: Kept, now: float) -> None:
+    """One reader, one response; another goes on where the version is pinned."""
+    if kept.finished or kept.book.reading():
+        return
+    entry = pick(kept, now)
+    if entry is None:
+        return
+    if not kept.pinned:
+        if restart(kept, now, "its only reader is gone", "origin-cut"):
+            _resolve(kept, now)
+        return
+    first = lowest(~kept.roster.covered)
+    count = 0 if kept.count is None else kept.count - first
+    kept.grant(LeaseKind.STREAM, entry, first, count, now)
+
+
+def restart(kept: Kept, now: float, words: str, code: str) -> bool:
+    """A new version is to be resolved; False where that happened too often."""
+    if too_many_changes(kept, now):
+        unreadable(kept, code, f"the content cannot be read to its end: {words}", now)
+        return False
+    kept.forget_version(now, words)
+    return True
+
+
+def too_many_changes(kept: Kept, now: float) -> bool:
+    """Count one more; whether there were too many within a while."""
+    while kept.changes and kept.changes[0] <= now - kept.config.failure_forget_s:
+        kept.changes.popleft()
+    kept.changes.append(now)
+    if len(kept.changes) <= kept.config.changes_max:
+        return False
+    kept.changes.clear()
+    return True
+
+
+# --- the next reader
+
+
+def able(kept: Kept, entry: Entry, now: float) -> bool:
+    """Whether it may be granted a lease, its room aside."""
+    return (
+        entry.access is not Access.REFUSED
+        and entry.lost_at is None
+        and entry.cool_until <= now
+        and entry.peer not in kept.roster.liars
+    )
+
+
+def pick(kept: Kept, now: float) -> Entry | None:
+    """Seeds first; then who has none, while there are few readers; then who has the least."""
+    roster, held = kept.roster, kept.book.by_holder
+    config = kept.config
+    each = config.leases_all_wanted // max(1, len(roster.askers))
+    each = max(config.leases_each_min, min(config.leases_each_max, each))
+    best: Entry | None = None
+    for peer, leases in held.items():
+        entry = roster.entries.get(peer)
+        if entry is None or len(leases) >= min(each, entry.room) or not able(kept, entry, now):
+            continue
+        if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
+            best = entry
+    if len(held) >= config.readers_max:
+        return best
+    fresh = _first(kept, roster.waiting_seeds, now)
+    if fresh is None and (best is None or not best.seed):
+        fresh = _first(kept, roster.waiting, now)
+    return fresh or best
+
+
+def _first(kept: Kept, line: dict[PeerId, None], now: float) -> Entry | None:
+    for scanned, peer in enumerate(line):
+        if scanned >= LINE_SCANNED_MAX:
+            break
+        entry = kept.roster.entries[peer]
+        if able(kept, entry, now):
+            return entry
+    return None
+
+
+# --- audits
+
+
+def _audit(kept: Kept, now: float) -> None:
+    idle = 0
+    for check in list(kept.audits.pending):
+        if idle >= CHECKS_IDLE_MAX or len(kept.audits.running) >= kept.config.readers_max:
+            break
+        if check.dispute and not check.genuine():
+            kept.audits.pending.remove(check)
+            continue
+        entry = _auditor(kept, check, now)
+        if entry is not None:
+            lease = kept.grant(LeaseKind.AUDIT, entry, check.first, check.count, now)
+            kept.audits.start(check, lease.lease)
+        elif check.dispute and not _may_check_later(kept, check):
+            liar = kept.audits.undecidable(check)
+            if liar is not None:
+                convict(kept, liar, "the whole digest failed, and it was read otherwise", now)
+                return
+        else:
+            idle += 1
+    if idle:
+        kept.audits.pending.rotate(-idle)
+    _disputes_over(kept, now)
+
+
+def _auditor(kept: Kept, check: Check, now: float) -> Entry | None:
+    """Somebody who asks for leases and vouched for none of it."""
+    askers = list(kept.roster.askers)
+    for peer in kept.rng.sample(askers, min(AUDITORS_TRIED_MAX, len(askers))):
+        entry = kept.roster.entries[peer]
+        if check.vouched(peer) or not able(kept, entry, now):
+            continue
+        if len(kept.book.by_holder.get(peer, ())) < min(entry.room, kept.config.leases_each_max):
+            return entry
+    return None
+
+
+def _may_check_later(kept: Kept, check: Check) -> bool:
+    """Whether anybody on the roster could still carry it out."""
+    return any(
+        (entry.wants or entry.room > 0)
+        and entry.access is not Access.REFUSED
+        and entry.peer not in kept.roster.liars
+        and not check.vouched(entry.peer)
+        for entry in kept.roster.entries.values()
+    )
+
+
+def _disputes_over(kept: Kept, now: float) -> None:
+    """All that was in dispute was read twice alike: the content itself is not what was asked."""
+    if kept.version is None:
+        return
+    words = "the origin's content does not have the digest that was asked for: check URL and digest"
+    for peer in kept.audits.disputes_over():
+        kept.say(now, f"{peer} disputed pieces that are right")
+        kept.send(peer, Unreadable(kept.task, kept.term, "digest-mismatch", words))
+
+
+def convict(kept: Kept, liar: PeerId, words: str, now: float) -> None:
+    """Block it, name it to all, and have its pieces read again."""
+    assert kept.version is not None
+    if liar in kept.roster.liars:
+        return
+    bits = kept.audits.convict(liar)
+    kept.say(now, f"{liar} lied about {bits.bit_count()} pieces: {words}")
+    for lease in kept.book.of(liar):
+        kept.revoke(lease, "lied", now)
+    kept.roster.settle()
+    kept.roster.convict(liar, bits, words, now)
+    kept.roster.settle()
+    kept.book.unread(bits & ~kept.roster.covered, "lied")
+    verdict = Verdict(kept.task, kept.term, kept.version.version, liar, words)
+    for peer in kept.roster.entries:
+        kept.send(peer, verdict)
+
+
+# --- when nobody can
+
+
+def judge(kept: Kept, now: float) -> None:
+    """Tell those who wait when nobody can read what nobody holds (design.md, section 4.4)."""
+    if kept.book.reading() or kept.checking or kept.paused():
+        return
+    if kept.finished and kept.doubt is Doubt.NONE:
+        return
+    config = kept.config
+    for peer, (_, _, at) in list(kept.failures.items()):
+        if at <= now - config.failure_forget_s:
+            del kept.failures[peer]
+    if not kept.failures:
+        return
+    failed = [code for code, _, _ in kept.failures.values() if code != "origin-refused"]
+    if len(failed) < config.failures_enough:
+        for entry in kept.roster.entries.values():
+            if entry.peer in kept.failures or not _could_read(kept, entry):
+                continue
+            if entry.room > 0:
+                return
+            if entry.enrolled_at + config.asks_within_s > now:
+                kept.wake(Timer.JUDGE, entry.enrolled_at + config.asks_within_s)
+                return
+    code, words, _ = list(kept.failures.values())[-1]
+    kept.failures.clear()
+    unreadable(kept, code, words, now)
+
+
+def _could_read(kept: Kept, entry: Entry) -> bool:
+    return (
+        entry.access is not Access.REFUSED
+        and entry.lost_at is None
+        and entry.peer not in kept.roster.liars
+        and (entry.wants or entry.room > 0)
+    )
+
+
+def unreadable(kept: Kept, code: str, words: str, now: float) -> None:
+    """Everybody who still wants it hears why it cannot be had."""
+    kept.say(now, f"unreadable: {code}: {words}")
+    for entry in kept.roster.wanting():
+        if kept.finished and entry.told_version == kept.version:
+            continue  # It gets what it began from the others.
+        kept.send(entry.peer, Unreadable(kept.task, kept.term, code, words[:512]))

@@ -1,0 +1,329 @@
+"""How members come, say what they hold, are told of each other, and go.
+
+Always: whoever is answered is on the roster, unless it is full; a member counts as holding only
+pieces of the version that is current; a lost member counts until its grace is over.
+"""
+
+from __future__ import annotations
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link.messages import (
+    Access,
+    Enrol,
+    Enrolled,
+    KeeperState,
+    LeaseInfo,
+    LeaseKind,
+    LeaseRevoked,
+    Probe,
+    Progress,
+    RosterUpdate,
+    Verdict,
+)
+from peerd.manifest import VersionInfo
+from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
+from peerd.scheduler.leases import Lease
+from peerd.scheduler.roster import Entry, parse_bitmap
+
+GRANTED_JUST_NOW_S = 1.0
+"""A grant that young may cross an Enrol on its way, which then does not list it."""
+
+
+def enrol(kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
+    """Put `peer` on the roster, or bring what is known of it up to date, and answer."""
+    if message.version is not None:
+        kept.check_version(message.version)
+        held = parse_bitmap(message.have, message.version.piece_count)
+    elif message.have.strip(b"\0"):
+        raise RemoteProtocolError("pieces of no version")
+    else:
+        held = 0
+    entry = _entry(kept, peer, message, now)
+    if message.version is not None:
+        _learn(kept, message.version, message.prior_term, now)
+        entry.spare = (message.version.version, held)
+        if kept.version is None or not fits(message.version, kept.version):
+            held = 0
+    if peer in kept.roster.entries:
+        kept.roster.has(entry, held, now)
+    if message.access is Access.REFUSED and message.wants:
+        kept.failures[peer] = ("origin-refused", "the origin refuses this caller", now)
+    _register_leases(kept, entry, message, now)
+    _doubt_age(kept, message, now)
+    _answer(kept, entry, message, now)
+    _check_holders(kept, now)
+    kept.awaiting.discard(peer)
+    if kept.paused() and not kept.awaiting:
+        kept.timers[Timer.PAUSE] = min(now, kept.timers[Timer.PAUSE])
+    if message.wants and kept.members.get(peer) is not None:
+        kept.wake(Timer.TELL, now + kept.config.tell_interval_s)
+
+
+def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
+    entry = kept.roster.entries.get(peer)
+    member = kept.members.get(peer)
+    addresses = member.link_addresses[:8] if member is not None else ()
+    if entry is None:
+        entry = Entry(peer, addresses, message.zone, message.seed, message.wants, message.access,
+                      enrolled_at=now)  # fmt: skip
+        if len(kept.roster.entries) < kept.config.roster_max:
+            kept.roster.add(entry)
+            kept.say(now, f"{peer} enrolled")
+    else:
+        came_back(kept, entry)
+        entry.addresses, entry.zone, entry.seed = addresses, message.zone, message.seed
+        entry.wants, entry.access = message.wants, message.access
+        entry.told.clear()
+        if message.prior_term == 0:
+            entry.fresh = 0
+            kept.failures.pop(peer, None)
+            entry.enrolled_at, entry.failures = now, 0
+        if peer in kept.roster.entries:
+            kept.line_up(entry, now)
+    kept.timers.pop(Timer.IDLE, None)
+    return entry
+
+
+def _learn(kept: Kept, version: VersionInfo, prior_term: int, now: float) -> None:
+    """A keeper that starts learns the version from those who have it."""
+    known = kept.version
+    if known is None and kept.book.only(LeaseKind.RESOLVE) is None:
+        kept.set_version(version, now)
+        kept.confirmed = version.digest is not None or prior_term > 0
+        if not kept.confirmed:
+            kept.doubt = Doubt.AGE
+        kept.push_version(now)
+    elif known is not None and _ends(known, version):
+        kept.set_version(version, now)
+        kept.push_version(now)
+
+
+def _ends(known: VersionInfo, version: VersionInfo) -> bool:
+    """Whether `version` is the known one with its length, from the same attester."""
+    if known.length_bytes is not None or version.length_bytes is None:
+        return False
+    return fits(known, version) and version.attester == known.attester
+
+
+def _register_leases(kept: Kept, entry: Entry, message: Enrol, now: float) -> None:
+    """What it says it reads: kept, adopted, or revoked where another reads it already."""
+    listed = {info.lease for info in message.leases}
+    for lease in kept.book.of(entry.peer):
+        if lease.lease not in listed and lease.granted_at < now - GRANTED_JUST_NOW_S:
+            kept.end_lease(lease, "returned", now, unread=True)
+    for info in message.leases:
+        known = kept.book.leases.get(info.lease)  # type: ignore[call-overload]
+        if known is not None and known.holder == entry.peer:
+            left_s = min(info.expires_in_s, kept.config.lease_max_s)
+            known.expires_at = max(known.expires_at, now + left_s)
+        elif info.holder != entry.peer or not adopt(kept, info, message.version, now):
+            kept.send(entry.peer, LeaseRevoked(kept.task, kept.term, info.lease))
+    if entry.peer in kept.roster.entries:
+        kept.line_up(entry, now)
+
+
+def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) -> bool:
+    """Take over a lease that another keeper granted, if nobody else reads the same."""
+    current = kept.version
+    if len(kept.book.of(info.holder)) >= kept.config.leases_each_max:
+        return False
+    if info.holder in kept.roster.liars or info.kind is LeaseKind.AUDIT:
+        return False
+    if info.kind is LeaseKind.RESOLVE:
+        if info.count > 1 or kept.book.only(LeaseKind.RESOLVE) or (current and info.count):
+            return False
+    elif current is None or (version is not None and not fits(version, current)):
+        return False
+    elif info.kind is LeaseKind.STREAM:
+        if kept.parallel or kept.book.reading():
+            return False
+    elif not kept.parallel or not 0 < info.count <= max(1, (kept.count or 0) // 100):
+        return False
+    if kept.count is not None and info.first + info.count > kept.count:
+        return False
+    left_s = min(info.expires_in_s, kept.config.lease_max_s)
+    lease: Lease | None = kept.book.adopt(info, now, now + left_s)
+    if lease is None:
+        kept.book.count_again("views", info.count)
+        return False
+    kept.say(now, f"adopted {info.kind.name} {info.first}+{info.count} of {info.holder}")
+    return True
+
+
+def _doubt_age(kept: Kept, message: Enrol, now: float) -> None:
+    """Content without a digest is confirmed again when somebody new wants it (design.md, 4.4)."""
+    version = kept.version
+    if version is None or version.digest is not None or not message.wants or message.prior_term:
+        return
+    if kept.doubt is not Doubt.NONE or kept.book.only(LeaseKind.RESOLVE, LeaseKind.STREAM):
+        return
+    if kept.age_s(now) > kept.config.fresh_s and now >= kept.revalidate_at:
+        kept.doubt = Doubt.AGE
+        kept.say(now, "the version is old: it is to be confirmed")
+
+
+def _answer(kept: Kept, entry: Entry, message: Enrol, now: float) -> None:
+    version = kept.version if kept.confirmed else None
+    going_on = message.prior_term > 0 and message.version is not None
+    if kept.doubt is Doubt.AGE and not going_on and message.wants:
+        version = None
+    greet(kept, entry, version, now)
+    for liar, words in kept.roster.liars.items():
+        if kept.version is not None:
+            verdict = Verdict(kept.task, kept.term, kept.version.version, liar, words)
+            kept.send(entry.peer, verdict)
+
+
+def greet(kept: Kept, entry: Entry, version: VersionInfo | None, now: float) -> None:
+    """Enrolled, with the members it is to know first."""
+    others = kept.roster.choose(entry, kept.config.told_first)
+    if entry.peer in kept.roster.entries:
+        kept.roster.tell(entry, others)
+    entry.told_version = version
+    named = tuple(other.named() for other in others)
+    age_s = 0.0 if version is None else kept.age_s(now)
+    kept.send(entry.peer, Enrolled(kept.task, kept.term, version, age_s, named))
+
+
+def progress(kept: Kept, entry: Entry, message: Progress, now: float) -> None:
+    """What `entry` holds now, if it is of this version."""
+    came_back(kept, entry)
+    if kept.version is None or message.version != kept.version.version:
+        return
+    kept.roster.has(entry, parse_bitmap(message.have, kept.count), now)
+
+
+# --- going, and coming back
+
+
+def withdraw(kept: Kept, peer: PeerId, now: float) -> None:
+    """It left of its own will."""
+    for lease in kept.book.of(peer):
+        kept.end_lease(lease, "returned", now, unread=True)
+    gone(kept, peer, now)
+
+
+def lost(kept: Kept, entry: Entry, now: float) -> None:
+    """Its link closed: ask whether it is still there. A link that was idle also closes."""
+    if entry.lost_at is None and entry.peer != kept.own:
+        entry.lost_at = now
+        kept.lost[entry.peer] = now + kept.config.lost_grace_s
+        kept.wake(Timer.LOST, kept.lost[entry.peer])
+        kept.send(entry.peer, Probe(kept.task))
+
+
+def came_back(kept: Kept, entry: Entry) -> None:
+    if entry.lost_at is not None:
+        entry.lost_at = None
+        kept.lost.pop(entry.peer, None)
+
+
+def gone(kept: Kept, peer: PeerId, now: float) -> None:
+    """Off the roster. Its leases stay until they end: it may still be reading."""
+    kept.lost.pop(peer, None)
+    kept.awaiting.discard(peer)
+    entry = kept.roster.remove(peer)
+    if entry is None:
+        return
+    kept.say(now, f"{peer} left with {entry.bits.bit_count()} pieces")
+    for other in kept.roster.untell(peer):
+        if other.wants and not other.complete:
+            _name(kept, other, gone=(peer,))
+    if not kept.roster.entries:
+        kept.wake(Timer.IDLE, now + kept.config.idle_s)
+
+
+def sweep_lost(kept: Kept, now: float) -> None:
+    for peer, until in list(kept.lost.items()):
+        if until <= now:
+            gone(kept, peer, now)
+    if kept.lost:
+        kept.wake(Timer.LOST, min(kept.lost.values()))
+
+
+# --- telling
+
+
+def tell(kept: Kept) -> None:
+    """Those who know few members hear of others."""
+    for peer in list(kept.roster.short_of_peers):
+        entry = kept.roster.entries[peer]
+        if entry.wants and not entry.complete:
+            _name(kept, entry)
+
+
+def _name(kept: Kept, entry: Entry, gone: tuple[PeerId, ...] = ()) -> None:
+    room = kept.config.told_first - len(entry.told)
+    others = kept.roster.choose(entry, room) if room > 0 else []
+    kept.roster.tell(entry, others)
+    if others or gone:
+        named = tuple(other.named() for other in others)
+        kept.send(entry.peer, RosterUpdate(kept.task, kept.term, None, named, gone))
+
+
+def name_readers(kept: Kept, now: float) -> None:
+    """Proof to those who wait that somebody reads for them."""
+    waiting = kept.roster.wanting()
+    named = kept.readers_named()
+    if waiting and (named or kept.paused()):
+        update = RosterUpdate(kept.task, kept.term, None, named, ())
+        for entry in waiting:
+            kept.send(entry.peer, update)
+    if waiting:
+        kept.wake(Timer.NAME, now + kept.config.name_interval_s)
+
+
+# --- holders that registered but are not members
+
+
+def _check_holders(kept: Kept, now: float) -> None:
+    """Somebody wants what only the directory says is held: ask holders whether they are there."""
+    if kept.checking or not kept.unchecked or kept.finished or not kept.roster.wanting():
+        return
+    if kept.check_rounds >= kept.config.holder_rounds_max:
+        kept.unchecked.clear()
+        return
+    kept.check_rounds += 1
+    for peer in list(kept.unchecked)[: kept.config.holders_checked]:
+        del kept.unchecked[peer]
+        kept.checking[peer] = None
+        kept.send(peer, Probe(kept.task))
+    kept.wake(Timer.CHECK, now + kept.config.probe_wait_s)
+
+
+def holder_answered(kept: Kept, peer: PeerId, state: KeeperState | None, now: float) -> None:
+    """It is there (or, without `state`, it is not): from now on it is a member."""
+    entry = kept.roster.entries.get(peer)
+    if entry is not None and state is not None:
+        came_back(kept, entry)
+    if peer not in kept.checking:
+        return
+    del kept.checking[peer]
+    if state is not None:
+        add_holder(kept, peer, now)
+    if not kept.checking:
+        kept.timers.pop(Timer.CHECK, None)
+        _check_holders(kept, now)
+
+
+def check_over(kept: Kept, now: float) -> None:
+    """Who has not answered by now does not count."""
+    kept.checking.clear()
+    _check_holders(kept, now)
+
+
+def add_holder(kept: Kept, peer: PeerId, now: float) -> None:
+    """A peer that holds all of the current version and is there."""
+    if kept.version is None or kept.roster.full is None:
+        return
+    entry = kept.roster.entries.get(peer)
+    if entry is None:
+        member = kept.members.get(peer)
+        if member is None or len(kept.roster.entries) >= kept.config.roster_max:
+            return
+        entry = Entry(peer, member.link_addresses[:8], member.zone, member.seed, False,
+                      Access.UNKNOWN, enrolled_at=now)  # fmt: skip
+        kept.roster.add(entry)
+    kept.roster.has(entry, kept.roster.full, now)
+    kept.wake(Timer.TELL, now + kept.config.tell_interval_s)

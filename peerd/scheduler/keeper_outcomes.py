@@ -1,0 +1,309 @@
+"""What holders of leases say came of them, and what follows.
+
+Always: a report counts only from the lease's holder, an attestation only if its maker sent and
+signed it and the lease covers it; what a lease did not bring is to be read again, with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import LeaseId
+from peerd.link.messages import Access, Dispute, Ended, LeaseKind, LeaseReport, Outcome, Resolved
+from peerd.manifest import Attestation, VersionInfo
+from peerd.scheduler import keeper_grants as grants
+from peerd.scheduler import keeper_members as members
+from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.leases import Lease
+from peerd.scheduler.roster import Entry
+
+STREAM_AHEAD = 4
+"""Pieces that a stream's reader may have read beyond its last report. Guess."""
+RENEWED_PIECES = 4
+"""A stream is renewed for so many pieces at a time. Guess."""
+
+
+def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
+    """How a lease stands. A lease that is over, or another's, changes nothing."""
+    lease = _lease(kept, entry, message.lease)
+    if lease is None:
+        return
+    made = _checked(kept, lease, entry, message.made)
+    if lease.kind is LeaseKind.AUDIT:
+        _audited(kept, entry, lease, message, made, now)
+        return
+    if made and entry.peer not in kept.roster.liars:
+        _take(kept, entry, lease, made, now)
+    match message.outcome:
+        case Outcome.PROGRESS:
+            _renew(kept, entry, lease, now)
+        case Outcome.DONE:
+            kept.end_lease(lease, "unattested", now, unread=False)
+        case Outcome.RETURNED:
+            kept.end_lease(lease, "returned", now, unread=True)
+        case Outcome.REFUSED:
+            _refused(kept, entry, lease, message.words, now)
+        case Outcome.FAILED:
+            _failed(kept, entry, lease, message.code, message.words, now)
+
+
+def _lease(kept: Kept, entry: Entry, lease_id: int) -> Lease | None:
+    lease = kept.book.leases.get(LeaseId(lease_id))
+    return lease if lease is not None and lease.holder == entry.peer else None
+
+
+def _checked(
+    kept: Kept, lease: Lease, entry: Entry, made: Iterable[Attestation]
+) -> list[Attestation]:
+    """Those not known yet; RemoteProtocolError if one is not the holder's to make."""
+    version = kept.version.version if kept.version is not None else None
+    count = kept.count
+    new = []
+    for attestation in made:
+        index = attestation.index
+        if attestation.attester != entry.peer:
+            raise RemoteProtocolError(f"an attestation by {attestation.attester}, not the sender")
+        if attestation.version != version:
+            continue  # Of a version that was given up meanwhile.
+        if not lease.covers(index):
+            raise RemoteProtocolError(f"piece {index} of {attestation.version[:12]}: not leased")
+        if count is not None and index >= count:
+            raise RemoteProtocolError(f"piece {index} of {count}")
+        if not lease.attested >> index & 1:
+            new.append(attestation.verified())
+    return new
+
+
+def _take(kept: Kept, entry: Entry, lease: Lease, made: list[Attestation], now: float) -> None:
+    """Pieces that `entry` read: it holds them, and its pace is known better."""
+    bits = 0
+    for attestation in made:
+        bits |= 1 << attestation.index
+        kept.audits.made(attestation)
+    lease.attested |= bits
+    pace_s = max(0.0, now - max(lease.made_at, entry.made_at)) / len(made)
+    share = kept.config.pace_weight
+    if entry.pace_s is not None:
+        pace_s = share * pace_s + (1 - share) * entry.pace_s
+    entry.pace_s = pace_s
+    lease.made_at = entry.made_at = now
+    kept.roster.attested(entry, bits, now)
+    if entry.access is not Access.REFUSED:
+        entry.access = Access.PROVEN
+    _worked(kept, entry)
+
+
+def _worked(kept: Kept, entry: Entry) -> None:
+    """The origin can be read: former failures say nothing any more."""
+    kept.failures.clear()
+    entry.failures = 0
+
+
+def _renew(kept: Kept, entry: Entry, lease: Lease, now: float) -> None:
+    if now - lease.made_at > kept.config.lease_stall_max_s:
+        kept.say(now, f"{entry.peer} read nothing for long: not renewed")
+        return
+    more = RENEWED_PIECES if lease.kind is LeaseKind.STREAM else 0
+    lease.expires_at = max(lease.expires_at, now + kept.lease_s(entry, more))
+    kept.tell_lease(lease, now)
+    kept.copy_soon(now)
+
+
+# --- it did not work
+
+
+def _refused(kept: Kept, entry: Entry, lease: Lease, words: str, now: float) -> None:
+    entry.access = Access.REFUSED
+    kept.failures[entry.peer] = ("origin-refused", words, now)
+    kept.say(now, f"{entry.peer} is refused by the origin: {words}")
+    kept.end_lease(lease, "returned", now, unread=True)
+
+
+def _failed(kept: Kept, entry: Entry, lease: Lease, code: str, words: str, now: float) -> None:
+    kept.say(now, f"{entry.peer} failed to read: {code}: {words}")
+    if code == "origin-refused":
+        _refused(kept, entry, lease, words, now)
+        return
+    resolving = lease.kind is LeaseKind.RESOLVE
+    kept.end_lease(lease, "returned", now, unread=True)
+    if code == "origin-changed" and not resolving:
+        _said_changed(kept, words, now)
+        return
+    _back_off(kept, entry, now)
+    if not code.startswith("origin-"):
+        return  # Its own trouble: no space, cancelled.
+    kept.failures.pop(entry.peer, None)
+    kept.failures[entry.peer] = (code, words, now)
+    if resolving and kept.doubt is Doubt.AGE and code != "origin-not-found":
+        _last_known(kept, now)
+
+
+def _back_off(kept: Kept, entry: Entry, now: float) -> None:
+    config = kept.config
+    pause_s = config.failure_backoff_s * 2.0 ** min(entry.failures, 10)
+    entry.failures += 1
+    kept.cool(entry, min(pause_s, config.failure_backoff_max_s), now)
+
+
+def _said_changed(kept: Kept, words: str, now: float) -> None:
+    """Somebody found another version: have it resolved before anybody starts again."""
+    if kept.doubt is Doubt.CHANGED:
+        return
+    if grants.too_many_changes(kept, now):
+        grants.unreadable(kept, "origin-changed", words, now)
+        return
+    kept.doubt = Doubt.CHANGED
+
+
+def _last_known(kept: Kept, now: float) -> None:
+    """The origin cannot be asked: what members hold is good enough, its age is said."""
+    kept.roster.settle()
+    if not kept.finished and not kept.checking and not kept.unchecked:
+        return
+    kept.say(now, "the origin is down: the last known version it is")
+    kept.doubt, kept.confirmed = Doubt.NONE, True
+    kept.failures.clear()
+    kept.revalidate_at = now + kept.config.failure_backoff_max_s
+    for entry in kept.roster.wanting():
+        if entry.told_version != kept.version:
+            members.greet(kept, entry, kept.version, now)
+
+
+# --- resolving
+
+
+def resolved(kept: Kept, entry: Entry, message: Resolved, now: float) -> None:
+    """The version is known: everybody is told, and the resolver goes on with what it reads."""
+    lease = _lease(kept, entry, message.lease)
+    if lease is None or lease.kind is not LeaseKind.RESOLVE or lease.count:
+        return
+    known = kept.version
+    if message.unchanged:
+        if known is None or message.version.version != known.version:
+            raise RemoteProtocolError("an unchanged version that nobody knew")
+    else:
+        if message.version.attester != entry.peer:
+            raise RemoteProtocolError(f"resolved by {message.version.attester}, not the sender")
+        kept.check_version(message.version)
+    _worked(kept, entry)
+    if entry.access is not Access.REFUSED:
+        entry.access = Access.PROVEN
+    changed = known is not None and message.version.version != known.version
+    if changed and grants.too_many_changes(kept, now):
+        grants.unreadable(kept, "origin-changed", "the content changes again and again", now)
+    kept.doubt, kept.confirmed, kept.validated_at = Doubt.NONE, True, now
+    if message.unchanged:
+        kept.end_lease(lease, "returned", now, unread=True)
+    else:
+        kept.set_version(message.version, now, keep=lease)
+        _go_on(kept, entry, lease, message.version, now)
+    kept.push_version(now)
+    kept.copy_soon(now)
+
+
+def _go_on(kept: Kept, entry: Entry, lease: Lease, version: VersionInfo, now: float) -> None:
+    """The resolving response is read on: piece 0, or all where it is the only one."""
+    if not kept.parallel and not (kept.finished or kept.book.leased):
+        kept.book.reshape(lease, LeaseKind.STREAM, 0, version.piece_count or 0)
+    elif kept.parallel and version.piece_count and not (kept.roster.covered | kept.book.leased) & 1:
+        kept.book.reshape(lease, LeaseKind.RESOLVE, 0, 1)
+    else:
+        kept.book.count_again("revalidated", 1 if version.piece_count else 0)
+        kept.end_lease(lease, "returned", now, unread=True)
+        return
+    lease.expires_at = max(lease.expires_at, now + kept.lease_s(entry, RENEWED_PIECES))
+    kept.tell_lease(lease, now)
+
+
+def ended(kept: Kept, entry: Entry, message: Ended, now: float) -> None:
+    """The stream's reader saw the end: the length is known."""
+    lease = kept.book.only(LeaseKind.STREAM)
+    known, version = kept.version, message.version
+    if lease is None or lease.holder != entry.peer or known is None:
+        return
+    if known.length_bytes is not None or version.version != known.version:
+        return
+    count = version.piece_count
+    if version.attester != entry.peer or count is None:
+        raise RemoteProtocolError("an end that its sender does not vouch for")
+    if version.piece_length_bytes != known.piece_length_bytes or lease.attested >> count:
+        raise RemoteProtocolError("an end that does not fit what was read before it")
+    kept.check_version(version)
+    kept.set_version(version, now)
+    kept.book.reshape(lease, LeaseKind.STREAM, min(lease.first, count), max(0, count - lease.first))
+    kept.push_version(now)
+    kept.copy_soon(now)
+
+
+# --- time
+
+
+def expire_leases(kept: Kept, now: float) -> None:
+    """Take back what was neither finished nor renewed."""
+    for lease in kept.book.expired(now, kept.config.lease_slack_s):
+        if lease.lease not in kept.book.leases:
+            continue
+        kept.say(now, f"{lease.kind.name} {lease.first}+{lease.count} of {lease.holder} ran out")
+        if lease.kind is LeaseKind.RESOLVE and not lease.count:
+            kept.book.count_again("expired", 1)
+        if lease.kind is LeaseKind.STREAM:
+            ahead = lease.attested.bit_length() + STREAM_AHEAD
+            kept.book.granted &= (1 << max(ahead, lease.first + STREAM_AHEAD)) - 1
+        kept.revoke(lease, "expired", now)
+        entry = kept.roster.entries.get(lease.holder)
+        if entry is not None:
+            kept.cool(entry, kept.config.lease_min_s, now)
+
+
+def warm_up(kept: Kept, now: float) -> None:
+    """Failed readers whose pause is over wait in line again."""
+    for peer, until in list(kept.cooling.items()):
+        if until <= now:
+            del kept.cooling[peer]
+            entry = kept.roster.entries.get(peer)
+            if entry is not None:
+                kept.line_up(entry, now)
+    if kept.cooling:
+        kept.wake(Timer.COOL, min(kept.cooling.values()))
+
+
+# --- audits and disputes
+
+
+def _audited(
+    kept: Kept,
+    entry: Entry,
+    lease: Lease,
+    message: LeaseReport,
+    made: list[Attestation],
+    now: float,
+) -> None:
+    kept.audits.heard(lease.lease, made)
+    for attestation in made:
+        lease.attested |= 1 << attestation.index
+    if message.outcome is Outcome.PROGRESS:
+        _renew(kept, entry, lease, now)
+    elif message.outcome is Outcome.DONE:
+        finding = kept.audits.finish(lease.lease)
+        kept.end_lease(lease, "audit", now, unread=False)
+        for liar in finding.liars:
+            grants.convict(kept, liar, "two others read something else", now)
+    else:
+        kept.end_lease(lease, "audit", now, unread=True)
+        _back_off(kept, entry, now)
+
+
+def dispute(kept: Kept, entry: Entry, message: Dispute, now: float) -> None:
+    """The whole digest failed for `entry`: have others read what it was made of."""
+    version = kept.version
+    if version is None or version.version != message.version or version.digest is None:
+        return
+    if entry.peer in kept.audits.disputers:
+        return
+    count = kept.count or 0
+    for attestation in message.made:
+        if attestation.version != version.version or attestation.index >= count:
+            raise RemoteProtocolError(f"a dispute over piece {attestation.index} of {count}")
+    kept.say(now, f"{entry.peer}: the whole digest failed, {len(message.made)} pieces in dispute")
+    kept.audits.dispute(entry.peer, message.made, kept.parallel)

@@ -1,0 +1,171 @@
+"""The tasks of one peer as a keeper: which there are, when they are due, and what is seen of them.
+
+Always: a task is in `_active` exactly while it is kept, probed for or waited for; the heap of due
+times holds each task's newest one (older ones are skipped); idle tasks are forgotten, oldest first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from math import inf
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.messages import LeaseInfo, Message, Redirect, RosterPeer
+from peerd.rendezvous import weight
+from peerd.scheduler import keeper_grants as grants
+from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
+from peerd.scheduler.keeper_seat import Seat
+from peerd.scheduler.keeper_state import Kept
+from peerd.scheduler.ports import Member
+
+DEAD_MAX = 4096
+"""Peers remembered as not reachable, or as lost. Guess."""
+
+
+class KeeperTable:
+    """The part of a KeeperCore that decides nothing."""
+
+    def __init__(self, own: PeerId, rng: Rng, config: KeeperConfig | None = None) -> None:
+        self.own = own
+        self.config = config or KeeperConfig()
+        self._rng = rng
+        self._members: dict[PeerId, Member] = {}
+        self._synced = False
+        self._revision = 0
+        self._seats: OrderedDict[TaskId, Seat] = OrderedDict()
+        self._active: dict[TaskId, Seat] = {}
+        self._dead: OrderedDict[PeerId, float] = OrderedDict()
+        self._lost_at: OrderedDict[PeerId, float] = OrderedDict()
+        self._due: list[tuple[float, TaskId]] = []
+        self._out: list[Order] = []
+
+    def deadline(self) -> float:
+        """When `expire` wants to be called; inf for not at all."""
+        if self._out:
+            return -inf
+        while self._due:
+            at, task = self._due[0]
+            seat = self._seats.get(task)
+            if seat is not None and seat.due == at:
+                return at
+            heapq.heappop(self._due)
+        return inf
+
+    # --- views
+
+    def tasks_kept(self) -> list[TaskId]:
+        return [task for task, seat in self._active.items() if seat.kept is not None]
+
+    def kept(self, task: TaskId) -> Kept | None:
+        """For reading only."""
+        seat = self._seats.get(task)
+        return seat.kept if seat is not None else None
+
+    def roster(self, task: TaskId) -> tuple[RosterPeer, ...]:
+        kept = self.kept(task)
+        return tuple(x.named() for x in kept.roster.entries.values()) if kept else ()
+
+    def leases(self, task: TaskId, now: float) -> tuple[LeaseInfo, ...]:
+        kept = self.kept(task)
+        return tuple(x.info(now) for x in kept.book.leases.values()) if kept else ()
+
+    def unneeded_reads(self, task: TaskId) -> dict[str, int]:
+        """Pieces granted again, by reason; `audit` and `dispute` are reads to check another."""
+        kept = self.kept(task)
+        if kept is None:
+            return {}
+        again = dict(kept.book.again)
+        checks = {"audit": kept.audits.pieces_audited, "dispute": kept.audits.pieces_disputed}
+        return again | {reason: pieces for reason, pieces in checks.items() if pieces}
+
+    def liars(self, task: TaskId) -> dict[PeerId, str]:
+        kept = self.kept(task)
+        return dict(kept.roster.liars) if kept else {}
+
+    def story(self, task: TaskId) -> tuple[str, ...]:
+        """The last things that happened to a task, oldest first."""
+        seat = self._seats.get(task)
+        return tuple(seat.story) if seat is not None else ()
+
+    def validate(self) -> None:
+        for task, seat in self._seats.items():
+            assert seat.task == task
+            assert seat.kept is None or seat.probing is None, "probing what it keeps"
+            active = seat.kept is not None or seat.probing is not None or bool(seat.waiting)
+            assert active == (task in self._active), "the active tasks"
+            assert len(seat.listed) <= self.config.versions_max
+            if seat.kept is not None:
+                seat.kept.validate()
+                assert seat.kept.deadline() == seat.due, "when it is due"
+        assert len(self._dead) <= DEAD_MAX
+
+    # --- the small print
+
+    def _is_dead(self, peer: PeerId, now: float) -> bool:
+        return self._dead.get(peer, -inf) > now
+
+    def _keeps(self, seat: Seat, now: float) -> bool:
+        """Whether the other keeper that was heard of is still believed in."""
+        assert seat.keeper is not None
+        if now - seat.keeper_at > self.config.handover_pause_s or self._is_dead(seat.keeper, now):
+            return False
+        return self._lost_at.get(seat.keeper, -inf) < seat.keeper_at
+
+    def _after(self, seat: Seat, now: float) -> None:
+        """After anything that happened to a kept task."""
+        if seat.kept is not None:
+            grants.plan(seat.kept, now)
+            self._active[seat.task] = seat
+        self._schedule(seat)
+
+    def _schedule(self, seat: Seat) -> None:
+        at = inf
+        if seat.kept is not None:
+            at = seat.kept.deadline()
+        elif seat.probing is not None:
+            at = seat.probing.until
+        if at != seat.due:
+            seat.due = at
+            if at < inf:
+                heapq.heappush(self._due, (at, seat.task))
+
+    def _seat(self, task: TaskId) -> Seat:
+        seat = self._seats.get(task)
+        if seat is None:
+            seat = Seat(task, weight(self.own, task), deque(maxlen=self.config.story_max))
+            self._seats[task] = seat
+            self._forget_some()
+        else:
+            self._seats.move_to_end(task)
+        return seat
+
+    def _forget_some(self) -> None:
+        """The longest unused task that nobody is busy with goes."""
+        if len(self._seats) <= self.config.tasks_max:
+            return
+        for _, (task, seat) in zip(range(64), self._seats.items(), strict=False):
+            if not seat.busy:
+                del self._seats[task]
+                self._active.pop(task, None)
+                return
+
+    def _redirect(self, peer: PeerId, task: TaskId, to: PeerId) -> None:
+        member = self._members.get(to)
+        addresses = member.link_addresses[:8] if member is not None else ()
+        self._send(peer, Redirect(task, to, addresses))
+
+    def _send(self, peer: PeerId, message: Message) -> None:
+        self._out.append(Send(peer, message))
+
+    def _taken(self) -> list[Order]:
+        orders = self._out[:]
+        self._out.clear()
+        return orders
+
+
+def remember(table: OrderedDict[PeerId, float], peer: PeerId, at: float) -> None:
+    table[peer] = at
+    table.move_to_end(peer)
+    while len(table) > DEAD_MAX:
+        table.popitem(last=False)

@@ -1,0 +1,185 @@
+"""How one keeper follows another: what it learns, how long it waits, what it passes on.
+
+Always: a new keeper's term is above every term it heard of; leases that it learnt of are in its
+book before it grants, so that no piece is read twice because a keeper died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link.messages import Enrol, KeeperState, LeaseInfo, RosterUpdate
+from peerd.manifest import VersionInfo
+from peerd.scheduler.keeper_audits import Audits
+from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
+from peerd.scheduler.keeper_members import adopt
+from peerd.scheduler.keeper_seat import Copy, Seat
+from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, Timer
+from peerd.scheduler.leases import LeaseBook
+from peerd.scheduler.ports import Member
+from peerd.scheduler.roster import Roster
+
+TERM_MAX = 1 << 52
+"""Below what a message carries, so that the next term always fits."""
+
+
+def start(
+    seat: Seat,
+    own: PeerId,
+    waiting: Mapping[PeerId, Enrol],
+    answers: Mapping[PeerId, Copy],
+    live: Mapping[PeerId, Member],
+    dead: Collection[PeerId],
+    rng: Rng,
+    config: KeeperConfig,
+    out: list[Order],
+    now: float,
+) -> Kept:
+    """Begin to keep a task with all that is known of it."""
+    prior = max(asked.prior_term for asked in waiting.values())
+    seat.heard_term(prior, config.term_jump_max)
+    copies = [*answers.values(), *([seat.copy] if seat.copy is not None else [])]
+    for copy in copies:
+        seat.heard_term(copy.state.term, config.term_jump_max)
+    seat.term_heard = min(seat.term_heard + 1, TERM_MAX)
+    spec = next((asked.spec for asked in waiting.values() if asked.spec is not None), None)
+    kept = Kept(
+        own=own, task=seat.task, term=seat.term_heard, config=config, rng=rng, members=live,
+        out=out, story=seat.story, roster=Roster(config, rng),
+        book=LeaseBook(rng.getrandbits(32) << 20 | 1), audits=Audits(config, rng), spec=spec,
+    )  # fmt: skip
+    kept.say(now, f"keeps it, term {kept.term}")
+    copies.sort(key=lambda copy: -copy.state.term)
+    _learn_version(seat, kept, copies, now)
+    leases = _learn_leases(kept, copies, now)
+    _learn_holders(seat, kept, copies)
+    if leases or prior:
+        _pause(kept, copies, leases, dead, now)
+    kept.copy_soon(now)
+    return kept
+
+
+def _learn_version(seat: Seat, kept: Kept, copies: list[Copy], now: float) -> None:
+    for copy in copies:
+        version, age_s = copy.state.version, copy.age_s(now)
+        if version is not None and _usable(kept, version):
+            kept.set_version(version, now)
+            if age_s < VALIDATED_NEVER_S:
+                kept.validated_at = now - age_s
+            kept.confirmed = version.digest is not None or age_s < VALIDATED_NEVER_S
+            break
+    else:
+        for listed in sorted(seat.listed.values(), key=lambda listed: -len(listed.holders)):
+            if _usable(kept, listed.info):
+                kept.set_version(listed.info, now)
+                kept.confirmed = listed.info.digest is not None
+                break
+            del seat.listed[listed.info.version]
+    if kept.version is not None and not kept.confirmed:
+        kept.doubt = Doubt.AGE
+
+
+def _usable(kept: Kept, version: VersionInfo) -> bool:
+    try:
+        kept.check_version(version)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def _learn_leases(kept: Kept, copies: list[Copy], now: float) -> list[LeaseInfo]:
+    """Take over those that are still running; the newest keeper's word first."""
+    found: dict[int, tuple[LeaseInfo, VersionInfo | None]] = {}
+    for copy in copies:
+        for info in copy.leases(now):
+            found.setdefault(info.lease, (info, copy.state.version))
+    return [info for info, version in found.values() if adopt(kept, info, version, now)]
+
+
+def _learn_holders(seat: Seat, kept: Kept, copies: list[Copy]) -> None:
+    if kept.version is None:
+        return
+    version = kept.version.version
+    for copy in copies:
+        if copy.state.version is not None and copy.state.version.version == version:
+            kept.unchecked.update(dict.fromkeys(copy.state.holders))
+    listed = seat.listed.get(version)
+    if listed is not None:
+        kept.unchecked.update(listed.holders)
+
+
+def _pause(
+    kept: Kept,
+    copies: list[Copy],
+    leases: list[LeaseInfo],
+    dead: Collection[PeerId],
+    now: float,
+) -> None:
+    """Grant nothing until the former keeper's members registered, or its leases ran out."""
+    config = kept.config
+    known = {peer for copy in copies for peer in copy.state.members}
+    known |= {info.holder for info in leases}
+    kept.awaiting = {peer for peer in known if peer not in dead and peer in kept.members}
+    slack_s = config.lease_slack_s
+    wait_s = max((info.expires_in_s for info in leases), default=0.0)
+    if not leases:
+        wait_s = config.reregister_s if known else config.lease_default_s
+    kept.timers[Timer.PAUSE] = now + max(min(wait_s, config.lease_max_s), 0.0) + slack_s
+    kept.say(now, f"grants nothing yet: {len(kept.awaiting)} members are to register again")
+
+
+def awaited(kept: Kept, gone: Collection[PeerId], now: float) -> None:
+    """These will not register any more."""
+    if kept.paused() and kept.awaiting and kept.awaiting.intersection(gone):
+        kept.awaiting.difference_update(gone)
+        if not kept.awaiting:
+            kept.timers[Timer.PAUSE] = now
+
+
+def heard(kept: Kept, term: int) -> None:
+    """An asker heard a higher term: another kept this task meanwhile. Go above it."""
+    if term > kept.term:
+        kept.term = min(kept.term + kept.config.term_jump_max, term + 1, TERM_MAX)
+        _announce(kept)
+
+
+def _announce(kept: Kept) -> None:
+    update = RosterUpdate(kept.task, kept.term, None, (), ())
+    for peer in kept.roster.entries:
+        kept.send(peer, update)
+
+
+def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], now: float) -> None:
+    """A lower-ranked keeper hands its roster over: its readers go on, its members come here."""
+    heard(kept, state.term)
+    copy = Copy(state, now)
+    if kept.version is None:
+        _learn_version(seat, kept, [copy], now)
+        kept.push_version(now)
+    leases = _learn_leases(kept, [copy], now)
+    _learn_holders(seat, kept, [copy])
+    absent = {
+        peer
+        for peer in state.members
+        if peer not in kept.roster.entries and peer not in dead and peer in kept.members
+    }
+    kept.say(now, f"took over {len(leases)} leases and {len(state.members)} members")
+    if absent:
+        kept.awaiting |= absent
+        kept.timers[Timer.PAUSE] = now + kept.config.reregister_s
+    kept.copy_soon(now)
+
+
+def copy(kept: Kept, standbys: list[PeerId], now: float) -> None:
+    """Tell the standbys how the task stands; the member list not every time."""
+    config = kept.config
+    few = len(kept.roster.entries) <= config.copy_members_free
+    due = now - kept.members_copied_at >= config.copy_members_s
+    state = kept.state(now, handover=False, members=few or due)
+    if few or due:
+        kept.members_copied_at = now
+    kept.copied_at = now
+    for peer in standbys:
+        kept.send(peer, state)

@@ -1,0 +1,249 @@
+"""The leases of one task that are outstanding, and the extents that wait for a reader.
+
+Always: no two outstanding leases that read share a piece (audits may); a piece is in `leased`
+exactly while such a lease covers it; a piece granted a second time is counted with its reason.
+Sets of pieces are integers here, bit i for piece i: a grant must not cost a walk over all pieces.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from peerd.ids import LeaseId, PeerId, PieceIndex
+from peerd.link.messages import LeaseInfo, LeaseKind
+from peerd.pieces import PIECE_COUNT_MAX, extent_pieces
+from peerd.rendezvous import weight
+
+_ID_MAX = (1 << 53) - 1
+
+
+def run_bits(first: int, count: int) -> int:
+    """The set of pieces [first, first + count)."""
+    return ((1 << count) - 1) << first
+
+
+def lowest(bits: int) -> int:
+    """The first piece of a set that is not empty."""
+    return (bits & -bits).bit_length() - 1
+
+
+def each(bits: int) -> Iterator[PieceIndex]:
+    """The pieces of a set in order; cheap for few pieces only."""
+    while bits:
+        low = bits & -bits
+        yield PieceIndex(low.bit_length() - 1)
+        bits ^= low
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One outstanding lease. A STREAM without a known end has `count` 0 and no `bits`."""
+
+    lease: LeaseId
+    kind: LeaseKind
+    holder: PeerId
+    first: int
+    count: int
+    granted_at: float
+    expires_at: float
+    made_at: float
+    attested: int = 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether the lease reads what nobody else does."""
+        return self.kind is not LeaseKind.AUDIT
+
+    @property
+    def bits(self) -> int:
+        return run_bits(self.first, self.count)
+
+    def covers(self, index: int) -> bool:
+        if self.kind is LeaseKind.STREAM and self.count == 0:
+            return self.first <= index < PIECE_COUNT_MAX
+        return self.first <= index < self.first + self.count
+
+    def info(self, now: float) -> LeaseInfo:
+        left = max(0.0, self.expires_at - now)
+        return LeaseInfo(self.lease, self.kind, self.holder, self.first, self.count, left)
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    """Extents in the order in which this keeper grants them; `heap` holds positions in it."""
+
+    extent: int
+    order: list[int]
+    place: dict[int, int]
+    heap: list[int] = field(default_factory=list)
+    queued: set[int] = field(default_factory=set)
+
+    def push(self, extent: int) -> None:
+        position = self.place[extent]
+        if position not in self.queued:
+            self.queued.add(position)
+            heapq.heappush(self.heap, position)
+
+    def pop(self) -> int:
+        position = heapq.heappop(self.heap)
+        self.queued.discard(position)
+        return self.order[position]
+
+
+class LeaseBook:
+    """Grants and ends leases; decides nothing about who gets them."""
+
+    def __init__(self, first_id: int) -> None:
+        self.leases: dict[LeaseId, Lease] = {}
+        self.by_holder: dict[PeerId, set[LeaseId]] = {}
+        self.leased = 0
+        self.granted = 0
+        self.again: dict[str, int] = {}
+        self._why: dict[str, int] = {}
+        self._next_id = first_id
+        self._pool: _Pool | None = None
+        self._count = 0
+
+    # --- extents
+
+    def cut(self, count: int, key: str) -> None:
+        """Start on a version of `count` pieces; `key` (keeper and task) seeds the order."""
+        assert not self.leased, "extents are cut while none is being read"
+        extent = extent_pieces(count)
+        extents = range(-(-count // extent))
+        order = sorted(extents, key=lambda number: weight(PeerId(str(number)), key))
+        place = {number: position for position, number in enumerate(order)}
+        self._pool = _Pool(extent, order, place, list(range(len(order))), set(range(len(order))))
+        self._count = count
+        self.granted = 0
+        self._why = {}
+
+    def uncut(self) -> None:
+        """No version, or one without extents."""
+        self._pool, self._count, self.granted, self._why = None, 0, 0, {}
+
+    @property
+    def drained(self) -> bool:
+        """No extent waits (those that do may be covered meanwhile)."""
+        return self._pool is None or not self._pool.heap
+
+    def next_run(self, covered: int) -> tuple[int, int] | None:
+        """The next run of pieces, within one extent, that nobody holds or reads."""
+        pool = self._pool
+        while pool is not None and pool.heap:
+            number = pool.pop()
+            first = number * pool.extent
+            size = min(pool.extent, self._count - first)
+            mask = (1 << size) - 1
+            free = mask & ~((covered | self.leased) >> first)
+            if not free:
+                continue
+            start = lowest(free)
+            run = lowest(~(free >> start))
+            if free >> (start + run):
+                pool.push(number)
+            return first + start, run
+        return None
+
+    def unread(self, bits: int, reason: str) -> None:
+        """These pieces are to be read (again); `reason` is counted when they are granted."""
+        if not bits:
+            return
+        self._why[reason] = self._why.get(reason, 0) | (bits & self.granted)
+        if self._pool is None:
+            return
+        while bits:
+            number = lowest(bits) // self._pool.extent
+            self._pool.push(number)
+            bits &= ~run_bits(number * self._pool.extent, self._pool.extent)
+
+    # --- leases
+
+    def grant(
+        self, kind: LeaseKind, holder: PeerId, first: int, count: int, now: float, expires_at: float
+    ) -> Lease:
+        lease_id = LeaseId(self._next_id)
+        self._next_id = min(self._next_id + 1, _ID_MAX)
+        lease = Lease(lease_id, kind, holder, first, count, now, expires_at, now)
+        if lease.reads:
+            self._count_again(lease.bits)
+        self._add(lease)
+        return lease
+
+    def adopt(self, info: LeaseInfo, now: float, expires_at: float) -> Lease | None:
+        """A lease another keeper granted; None where its pieces are being read already."""
+        if info.lease in self.leases:
+            return None
+        lease = Lease(
+            LeaseId(info.lease), info.kind, info.holder, info.first, info.count,
+            now, expires_at, now,
+        )  # fmt: skip
+        if lease.bits & self.leased or not lease.reads:
+            return None
+        self._add(lease)
+        self.granted |= lease.bits
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        del self.leases[lease.lease]
+        mine = self.by_holder[lease.holder]
+        mine.discard(lease.lease)
+        if not mine:
+            del self.by_holder[lease.holder]
+        if lease.reads:
+            self.leased &= ~lease.bits
+
+    def reshape(self, lease: Lease, kind: LeaseKind, first: int, count: int) -> None:
+        """A RESOLVE became what it turned out to be: piece 0, or the whole response."""
+        assert lease.reads
+        self.leased &= ~lease.bits
+        lease.kind, lease.first, lease.count = kind, first, count
+        overlap = lease.bits & self.leased
+        assert not overlap, f"pieces {bin(overlap)} are being read"
+        self._count_again(lease.bits)
+        self.leased |= lease.bits
+
+    def count_again(self, reason: str, pieces: int) -> None:
+        self.again[reason] = self.again.get(reason, 0) + pieces
+
+    def of(self, holder: PeerId) -> list[Lease]:
+        return [self.leases[lease] for lease in sorted(self.by_holder.get(holder, ()))]
+
+    def reading(self) -> list[Lease]:
+        """All but audits."""
+        return [lease for lease in self.leases.values() if lease.reads]
+
+    def only(self, *kinds: LeaseKind) -> Lease | None:
+        """An outstanding lease of one of these kinds."""
+        return next((x for x in self.leases.values() if x.kind in kinds), None)
+
+    def expired(self, now: float, slack_s: float) -> list[Lease]:
+        return [lease for lease in self.leases.values() if lease.expires_at + slack_s <= now]
+
+    def validate(self) -> None:
+        seen = 0
+        for lease in self.reading():
+            assert not seen & lease.bits, f"lease {lease} reads what another does"
+            seen |= lease.bits
+        assert seen == self.leased, "leased pieces and leases differ"
+        held = {lease for mine in self.by_holder.values() for lease in mine}
+        assert held == set(self.leases), "leases by holder and leases differ"
+
+    def _add(self, lease: Lease) -> None:
+        self.leases[lease.lease] = lease
+        self.by_holder.setdefault(lease.holder, set()).add(lease.lease)
+        if lease.reads:
+            self.leased |= lease.bits
+
+    def _count_again(self, bits: int) -> None:
+        twice = bits & self.granted
+        self.granted |= bits
+        for reason, why in self._why.items():
+            if twice & why:
+                self.count_again(reason, (twice & why).bit_count())
+                self._why[reason] = why & ~twice
+                twice &= ~why
+        if twice:
+            self.count_again("lost", twice.bit_count())

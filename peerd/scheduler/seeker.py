@@ -1,0 +1,327 @@
+"""Finds the keeper of one task for a peer that wants it, and finds the next when that one fails.
+
+Always: at most one peer is being asked; this peer itself is the last resort, so there is always
+somebody to ask; messages of an older term, or of one who is not our keeper, are refused (fencing);
+a redirect is followed only to a better-ranked or known member, and only so often.
+
+    idle ──members synced──▸ asking ──Enrolled──▸ settled ──link lost, silent, Redirect──▸ asking
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import inf
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.messages import (
+    Enrolled,
+    LeaseGrant,
+    LeaseRevoked,
+    Message,
+    Redirect,
+    RosterUpdate,
+    Unreadable,
+    Verdict,
+)
+from peerd.rendezvous import ranked, weight
+from peerd.scheduler.ports import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The task is wanted (or a holder takes part in it) from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersNow:
+    """The group as membership sees it; nobody is asked before it is `synced`."""
+
+    members: tuple[Member, ...]
+    synced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Any message about this task that keepers send: see FROM_KEEPER."""
+
+    peer: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """`peer` could not be dialled, or the link to it closed."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Whether nothing arrives and nothing can be done but wait for the keeper."""
+
+    waiting: bool
+
+
+Event = Begin | MembersNow | Heard | Unreachable | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolAt:
+    """Send `peer` an Enrol with these fields and our leases; dial `addresses` if there is no link.
+
+    Answer with Unreachable where that fails.
+    """
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+    candidates: tuple[PeerId, ...]
+    unreachable: tuple[PeerId, ...]
+    prior_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`peer` keeps the task, with this term: lease asks and reports go there from now on."""
+
+    peer: PeerId
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """`peer` keeps the task no more, as far as we are concerned; another is being sought."""
+
+    peer: PeerId
+
+
+Order = EnrolAt | Settled | Unsettled
+
+FROM_KEEPER = (
+    Enrolled, Redirect, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict, Unreadable,
+)  # fmt: skip
+TIMES_MAX = 4096
+"""Peers whose failures are counted; then counting starts again. Guess."""
+_OfTerm = Enrolled | LeaseGrant | LeaseRevoked | RosterUpdate | Verdict | Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class SeekerConfig:
+    """Every figure of a seeker, with its source."""
+
+    answer_s: float = 3.0  # Guess: a dial, and a would-be keeper's probes (0.75 s).
+    silence_s: float = 10.0  # Guess: more than twice what a keeper lets pass between two names.
+    barred_s: float = 5.0  # Guess; doubles each time.
+    barred_max_s: float = 60.0  # Guess.
+    hops_max: int = 6  # Views differ by a few members at most (Guess).
+    candidates: int = 3  # design.md, 4.3.
+    unreachable_max: int = 16  # As an Enrol carries.
+    term_jump_max: int = 1_000  # As KeeperConfig.term_jump_max.
+
+
+class Seeker:
+    """One task on the asking side. `shared` False: the task is this machine's own business."""
+
+    def __init__(
+        self, own: PeerId, task: TaskId, config: SeekerConfig | None = None, *, shared: bool = True
+    ) -> None:
+        self.own = own
+        self.task = task
+        self.config = config or SeekerConfig()
+        self.keeper: PeerId | None = None
+        self.term = 0
+        self._shared = shared
+        self._members: dict[PeerId, Member] = {}
+        self._synced = False
+        self._begun = False
+        self._order: list[PeerId] = [own]
+        self._asked: PeerId | None = None
+        self._answer_by = inf
+        self._barred: dict[PeerId, float] = {}
+        self._times_barred: dict[PeerId, int] = {}
+        self._retried: set[PeerId] = set()
+        self._hops = 0
+        self._waiting = False
+        self._sign_at = 0.0
+
+    # --- the door
+
+    def handle(self, event: Event, now: float) -> list[Order]:
+        match event:
+            case Begin():
+                self._begun = True
+                return self._look(now)
+            case MembersNow(members=members, synced=synced):
+                return self._members_now(members, synced, now)
+            case Heard(peer=peer, message=Redirect() as redirect):
+                return self._redirected(peer, redirect, now)
+            case Heard(peer=peer, message=Enrolled() as enrolled):
+                return self._enrolled(peer, enrolled, now)
+            case Heard(peer=peer, message=message):
+                return self._heard(peer, message, now)
+            case Unreachable(peer=peer):
+                return self._unreachable(peer, now)
+            case Waiting(waiting=waiting):
+                if waiting and not self._waiting:
+                    self._sign_at = now
+                self._waiting = waiting
+                return []
+
+    def expire(self, now: float) -> list[Order]:
+        if self._asked is not None and self._answer_by <= now:
+            silent, self._asked = self._asked, None
+            self._bar(silent, now)
+            return self._ask_next(now)
+        if self._keeper_silent_by() <= now and self.keeper is not None:
+            silent = self.keeper
+            self._bar(silent, now)
+            return [*self._leave(), *self._ask_next(now)]
+        return []
+
+    def deadline(self) -> float:
+        return min(self._answer_by if self._asked is not None else inf, self._keeper_silent_by())
+
+    def accepts(self, peer: PeerId, message: Message) -> bool:
+        """Whether a keeper's message counts: from our keeper, and not of an older term."""
+        return (
+            isinstance(message, _OfTerm)
+            and peer == self.keeper
+            and self.term <= message.term <= self.term + self.config.term_jump_max
+        )
+
+    def validate(self) -> None:
+        assert self.own not in self._barred, "barred itself"
+        assert self._asked is None or self._answer_by < inf
+        assert self.keeper is None or self._asked is None or self._asked == self.keeper
+
+    # --- what happens
+
+    def _look(self, now: float) -> list[Order]:
+        if self._begun and self._synced and self._asked is None and self.keeper is None:
+            return self._ask_next(now)
+        return []
+
+    def _members_now(self, members: Collection[Member], synced: bool, now: float) -> list[Order]:
+        self._members = {member.peer: member for member in members}
+        self._synced = synced
+        peers = self._members.keys() if self._shared else ()
+        self._order = ranked({*peers, self.own}, self.task)
+        return self._look(now)
+
+    def _enrolled(self, peer: PeerId, message: Enrolled, now: float) -> list[Order]:
+        if peer not in (self._asked, self.keeper):
+            return []
+        if message.term < self.term:
+            if peer != self._asked:
+                return []
+            self._asked = None
+            self._bar(peer, now)
+            return self._ask_next(now)
+        if self._asked not in (None, peer):
+            return []
+        left: list[Order] = []
+        if self.keeper not in (None, peer):
+            left = self._leave()
+        changed = self.keeper != peer or message.term != self.term
+        self._asked, self.keeper = None, peer
+        self.term = min(message.term, self.term + self.config.term_jump_max)
+        self._sign_at, self._hops = now, 0
+        self._retried.clear()
+        self._times_barred.pop(peer, None)
+        return [*left, Settled(peer, self.term)] if changed else left
+
+    def _heard(self, peer: PeerId, message: Message, now: float) -> list[Order]:
+        if not self.accepts(peer, message) or not isinstance(message, _OfTerm):
+            return []
+        if isinstance(message, LeaseGrant | Unreadable) or (
+            isinstance(message, RosterUpdate) and (message.peers or message.version)
+        ):
+            self._sign_at = now
+        if message.term == self.term:
+            return []
+        self.term = message.term
+        return [Settled(peer, self.term)]
+
+    def _redirected(self, peer: PeerId, message: Redirect, now: float) -> list[Order]:
+        if peer not in (self._asked, self.keeper) or self._asked not in (None, peer):
+            return []
+        to = message.to
+        left = self._leave() if peer == self.keeper else []
+        self._asked = None
+        self._hops += 1
+        if self._hops > self.config.hops_max or not self._plausible(peer, to):
+            self._bar(peer, now)
+            return [*left, *self._ask_next(now)]
+        if to in self._barred:
+            if to in self._retried:
+                return [*left, *self._ask(peer, (), now)]
+            self._retried.add(to)
+            del self._barred[to]
+        return [*left, *self._ask(to, message.addresses, now)]
+
+    def _plausible(self, peer: PeerId, to: PeerId) -> bool:
+        """Redirects go up the order; a peer not in the group yet may name any member."""
+        if not self._shared:
+            return to == self.own
+        return to in self._members or weight(to, self.task) >= weight(peer, self.task)
+
+    def _unreachable(self, peer: PeerId, now: float) -> list[Order]:
+        if peer == self.own:
+            return []
+        if peer == self._asked:
+            self._asked = None
+            self._bar(peer, now)
+            left = self._leave() if peer == self.keeper else []
+            return [*left, *self._ask_next(now)]
+        if peer == self.keeper:
+            # A link may close for no reason: one more dial, before another has to take over.
+            return [*self._leave(), *self._ask(peer, (), now)]
+        return []
+
+    # --- whom to ask
+
+    def _ask_next(self, now: float) -> list[Order]:
+        """The best in order that is not barred; this peer itself, if it comes to that."""
+        for peer, until in list(self._barred.items()):
+            if until <= now:
+                del self._barred[peer]
+        if self._hops > self.config.hops_max:
+            self._hops = 0
+            return self._ask(self.own, (), now)
+        best = next(peer for peer in self._order if peer not in self._barred)
+        return self._ask(best, (), now)
+
+    def _ask(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Order]:
+        self._asked, self._answer_by = peer, now + self.config.answer_s
+        member = self._members.get(peer)
+        if member is not None:
+            addresses = tuple(dict.fromkeys([*member.link_addresses, *addresses]))[:8]
+        best = [each for each in self._order if each not in self._barred]
+        barred = sorted(self._barred, key=lambda each: -weight(each, self.task))
+        return [
+            EnrolAt(
+                peer, addresses, tuple(best[: self.config.candidates]),
+                tuple(barred[: self.config.unreachable_max]), self.term,
+            )
+        ]  # fmt: skip
+
+    def _leave(self) -> list[Order]:
+        assert self.keeper is not None
+        left, self.keeper = self.keeper, None
+        return [Unsettled(left)]
+
+    def _bar(self, peer: PeerId, now: float) -> None:
+        """Do not ask it for a while, longer each time; oneself is never barred."""
+        if peer == self.own:
+            return
+        if len(self._times_barred) >= TIMES_MAX:
+            self._times_barred.clear()
+        times = self._times_barred.get(peer, 0)
+        self._times_barred[peer] = times + 1
+        for_s = self.config.barred_s * 2.0 ** min(times, 8)
+        self._barred[peer] = now + min(for_s, self.config.barred_max_s)
+
+    def _keeper_silent_by(self) -> float:
+        if self.keeper is None or self.keeper == self.own or not self._waiting:
+            return inf
+        return self._sign_at + self.config.silence_s
