@@ -299,6 +299,7 @@ class KeeperState(_Message, frozen=True, tag=28):
 
     `term` 0: nothing is known. `keeping`: the sender grants for this task now.
     `leases` are those outstanding; `holders` hold all of `version`; `members` are in the swarm.
+    `keeper` is who keeps it, as far as one knows who does not.
     """
 
     task: WireTaskId
@@ -310,6 +311,7 @@ class KeeperState(_Message, frozen=True, tag=28):
     leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=256)]
     holders: Annotated[tuple[WirePeerId, ...], Meta(max_length=256)]
     members: Annotated[tuple[WirePeerId, ...], Meta(max_length=1024)]
+    keeper: WirePeerId | None = None
 
 
 # --- two peers of one swarm

@@ -133,6 +133,7 @@ class KeeperCore(KeeperTable):
         if kept.spec is None:
             kept.spec = message.spec
         members.enrol(kept, peer, message, now)
+        kept.wake(Timer.BETTER, now + self.config.better_interval_s)
         for better in seat.better(message.candidates):
             if better in seat.probed or better in seat.order or self._is_dead(better, now):
                 continue
@@ -202,6 +203,7 @@ class KeeperCore(KeeperTable):
             except RemoteProtocolError as error:
                 seat.say(now, f"{peer} sent what does not fit: {error}")
         self._enlist(seat, seat.kept)
+        seat.kept.wake(Timer.BETTER, now + self.config.better_interval_s)
         self._after(seat, now)
 
     def _enlist(self, seat: Seat, kept: Kept) -> None:
@@ -239,16 +241,42 @@ class KeeperCore(KeeperTable):
             members.holder_answered(seat.kept, peer, state, now)
             if state.handover and not seat.outranked_by(peer):
                 terms.merge(seat, seat.kept, state, self._dead, now)
-            elif state.keeping and seat.outranked_by(peer) and self._may_yield(seat, now):
+            elif state.keeping and not seat.outranked_by(peer):
+                self._hurry(seat, peer, now)
+            elif state.keeping and self._may_yield(seat, now):
                 self._yield(seat, seat.kept, peer, now)
             self._after(seat, now)
         elif seat.probing is not None and peer in seat.probing.waiting_for:
             seat.probing.answers[peer] = Copy(state, now)
+            self._probe_named(seat, seat.probing, state.keeper, now)
             self._answered(seat, peer, now)
+        elif state.keeping and not seat.outranked_by(peer):
+            if seat.probing is not None:
+                self._probe_named(seat, seat.probing, peer, now)
+            seat.hints = tuple(dict.fromkeys([peer, *seat.hints]))[: self.config.holders_checked]
         elif state.handover or (state.keeping and seat.outranked_by(peer)):
             seat.store_copy(state, now)
             if state.keeping:
                 seat.keeper, seat.keeper_at = peer, now
+
+    def _probe_named(self, seat: Seat, probing: Probing, keeper: PeerId | None, now: float) -> None:
+        """A standby names the keeper that it has its copy from: that one is asked, too."""
+        if keeper in (None, self.own) or keeper in probing.waiting_for | probing.answers.keys():
+            return
+        assert keeper is not None
+        if self._is_dead(keeper, now) or probing.named >= self.config.probes_max:
+            return
+        probing.named += 1
+        probing.waiting_for.add(keeper)
+        probing.until = now + self.config.probe_wait_s
+        self._send(keeper, Probe(seat.task))
+        self._schedule(seat)
+
+    def _hurry(self, seat: Seat, peer: PeerId, now: float) -> None:
+        """A lower-ranked one keeps what is kept here: ask it, and it hands over."""
+        if peer != self.own and now - seat.hurried_at >= self.config.copy_members_s:
+            seat.hurried_at = now
+            self._send(peer, Probe(seat.task))
 
     def _answered(self, seat: Seat, peer: PeerId, now: float) -> None:
         assert seat.probing is not None
@@ -353,6 +381,15 @@ class KeeperCore(KeeperTable):
             elif seat.waiting and seat.probing is None and synced:
                 self._start_probing(seat, now)
 
+    def _probe_better(self, seat: Seat, kept: Kept, now: float) -> None:
+        """Whoever ranks better may keep it meanwhile: views differed, or a partition healed."""
+        seat.rank(self.own, self._members, self._revision)
+        for better in seat.better(())[: self.config.probes_max]:
+            if not self._is_dead(better, now):
+                self._send(better, Probe(seat.task))
+        if kept.roster.wanting():
+            kept.wake(Timer.BETTER, now + self.config.better_interval_s)
+
     def _link_lost(self, peer: PeerId, now: float) -> None:
         remember(self._lost_at, peer, now)
         for seat in list(self._active.values()):
@@ -396,7 +433,9 @@ class KeeperCore(KeeperTable):
                     members.name_readers(kept, now)
                 case Timer.COPY:
                     seat.rank(self.own, self._members, self._revision)
-                    terms.copy(kept, seat.standbys(self.config.standbys), now)
+                    terms.copy(kept, seat.to_be_told(self.config.standbys), now)
+                case Timer.BETTER:
+                    self._probe_better(seat, kept, now)
                 case Timer.IDLE:
                     seat.kept = None
                     self._active.pop(seat.task, None)

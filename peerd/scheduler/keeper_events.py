@@ -98,6 +98,7 @@ class KeeperConfig:
 
     probe_wait_s: float = 0.75  # A dial and a round trip take some ms; a dead host is silent.
     probes_max: int = 3  # Better-ranked ones asked before the first grant.
+    better_interval_s: float = 5.0  # Guess: two keepers that can reach each other find out by then.
     reregister_s: float = 3.0  # Guess: members hear of a new keeper by then.
     lost_grace_s: float = 1.5  # Three report intervals of 0.5 s (Progress).
     dead_s: float = 5.0  # Guess: how long a peer that could not be dialled is left out.

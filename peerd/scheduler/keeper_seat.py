@@ -50,6 +50,7 @@ class Probing:
     waiting_for: set[PeerId]
     until: float
     answers: dict[PeerId, Copy] = field(default_factory=dict)
+    named: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +75,7 @@ class Seat:
     keeper_at: float = -inf
     term_heard: int = 0
     yielded_at: float = -inf
+    hurried_at: float = -inf
     waiting: dict[PeerId, Enrol] = field(default_factory=dict)
     redirected: dict[PeerId, PeerId] = field(default_factory=dict)
     probed: set[PeerId] = field(default_factory=set)
@@ -114,6 +116,10 @@ class Seat:
     def standbys(self, count: int) -> list[PeerId]:
         """The next in order after this peer (those after the best few where it ranks far down)."""
         return self.order[self.own_place + 1 : self.own_place + 1 + count]
+
+    def to_be_told(self, count: int) -> list[PeerId]:
+        """Who gets copies: the standbys, and whom others ask first where that is not this peer."""
+        return [*self.standbys(count), *self.order[: min(count, self.own_place)]]
 
     def better(self, extra: Iterable[PeerId]) -> list[PeerId]:
         """Members, and others that are named, that outrank this peer; the best first."""
@@ -156,8 +162,9 @@ class Seat:
         holders = tuple(best.holders) if best else ()
         if self.copy is None:
             return KeeperState(
-                self.task, self.term_heard, False, False, version, age_s, (), holders, ()
-            )
+                self.task, self.term_heard, False, False, version, age_s, (), holders, (),
+                self.keeper,
+            )  # fmt: skip
         state = self.copy.state
         if state.version is not None:
             holders = holders if version is not None and _same(version, state.version) else ()
@@ -166,7 +173,7 @@ class Seat:
         leases = tuple(self.copy.leases(now))
         return KeeperState(
             self.task, max(self.term_heard, state.term), False, False, version, age_s, leases,
-            holders, state.members if leases else (),
+            holders, state.members if leases else (), self.keeper,
         )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ class Timer(Enum):
     TELL = "news to be gathered for the members"
     NAME = "waiting members to be told who reads"
     COPY = "changes to be gathered for the standbys"
+    BETTER = "the time to ask better-ranked members again"
     IDLE = "anybody to come"
 
 
