@@ -15,6 +15,7 @@ import trio
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.exceptions import SwarmException
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.pubsub import pubsub as library
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pubsub_notifee import PubsubNotifee
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 NEGOTIATION_MAX_BYTES = 1024
 """A protocol id and its echo; libp2p would read as much as the remote's varint says."""
+SUBSCRIPTION_QUEUE_MAX = 256
+"""Five times pubsub.MESSAGES_BURST: twelve neighbours' bursts at once may still lose some."""
 NEGOTIATION_S = 10
 """libp2p's own default for streams."""
 
@@ -207,6 +210,15 @@ def gossipsub_router() -> Any:
         spam_protection_enabled=False,
         eclipse_protection_enabled=False,
     )
+
+
+def wide_subscription_queue() -> None:
+    """libp2p's queue between gossipsub and a subscriber, from 32 to what one burst may bring.
+
+    Stock: what is over 32 is dropped with a warning, and an RPC of 50 messages starts 50 tasks that
+    all run before the subscriber does. A constant of the module, read when a topic is subscribed.
+    """
+    library.SUBSCRIPTION_CHANNEL_SIZE = SUBSCRIPTION_QUEUE_MAX
 
 
 def stop_seen_messages(pubsub: Any) -> None:

@@ -36,6 +36,8 @@ MESSAGES_BURST = 50.0
 SUBSCRIBER_QUEUE_MAX = 64
 MESHSUB = "/meshsub/"
 
+Incoming = trio.MemoryReceiveChannel[tuple[PeerId, bytes]]
+
 
 class News:
     """publish and subscribe. `carried_by` joins it to a host, one at a time."""
@@ -62,16 +64,14 @@ class News:
         if self._pubsub is None:
             raise PeerUnreachable("the overlay is being rebuilt; try again in some seconds")
         await self._pubsub.publish(self._names[topic], payload)
+        # libp2p's publish to oneself has no checkpoint: let the queue be drained in between.
+        await trio.lowlevel.checkpoint()
 
-    async def subscribe(self, topic: str) -> AsyncIterator[tuple[PeerId, bytes]]:
-        """Who published and what, until the iterator is closed. More than 64 unread are dropped."""
+    def subscribe(self, topic: str) -> Incoming:
+        """Who published and what, from now until it is closed. More than 64 unread are dropped."""
         send, receive = trio.open_memory_channel[tuple[PeerId, bytes]](SUBSCRIBER_QUEUE_MAX)
         self._subscribers[topic].add(send)
-        try:
-            async for item in receive:
-                yield item
-        finally:
-            self._subscribers[topic].discard(send)
+        return receive
 
     @asynccontextmanager
     async def carried_by(self, host: OverlayHost, nursery: trio.Nursery) -> AsyncIterator[None]:
@@ -79,6 +79,7 @@ class News:
         if not self._names:
             yield
             return
+        guard.wide_subscription_queue()
         router = guard.gossipsub_router()
         pubsub = Pubsub(
             host.library,
@@ -133,9 +134,11 @@ class News:
                 origin = peer_id(ID(message.from_id))
             except RemoteProtocolError:
                 continue
-            for send in self._subscribers[topic]:
+            for send in list(self._subscribers[topic]):
                 try:
                     send.send_nowait((origin, bytes(message.data)))
+                except trio.BrokenResourceError:  # its reader closed it
+                    self._subscribers[topic].discard(send)
                 except trio.WouldBlock:
                     log.warning("a subscriber of %s does not keep up; message dropped", topic)
 

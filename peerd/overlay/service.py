@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -21,7 +21,7 @@ from peerd.overlay.hello import Duplicate
 from peerd.overlay.host import OverlayHost
 from peerd.overlay.neighbour import Timing
 from peerd.overlay.ports import Admission, Handler
-from peerd.overlay.pubsub import News
+from peerd.overlay.pubsub import Incoming, News
 from peerd.overlay.sessions import LINGER_S, Own, Sessions
 from peerd.overlay.supervisor import supervised
 from peerd.signing import SigningKey
@@ -140,8 +140,8 @@ class OverlayService:
         """To every subscriber of the cluster. See pubsub.News."""
         await self._news.publish(topic, payload)
 
-    def subscribe(self, topic: str) -> AsyncIterator[tuple[PeerId, bytes]]:
-        """Who published and what, from now on."""
+    def subscribe(self, topic: str) -> Incoming:
+        """Who published and what, from now on. See pubsub.News."""
         return self._news.subscribe(topic)
 
     # --- running
