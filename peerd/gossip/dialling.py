@@ -22,6 +22,8 @@ NEIGHBOURS_HIGH: Final = 12
 """Degree 6–12: gossipsub's own numbers (libp2p specs, gossipsub v1.0, «Parameters»)."""
 DIALS_MAX: Final = 8
 BACKOFF_FIRST_S: Final = 0.5  # Guess.
+RECONNECT_MIN_S: Final = 2.0
+"""Guess: a connection that is closed again as soon as it stands must not be dialled in a loop."""
 BACKOFF_ALONE_MAX_S: Final = 4.0
 """The end of a partition must be found within 10 s, dial, sync and spreading included."""
 BACKOFF_MAX_S: Final = 60.0  # Guess. Scouts find sooner what comes back.
@@ -43,7 +45,7 @@ class Address(Struct):
     bootstrap: bool
     failures: int = 0
     tries: int = 0
-    failed_at: float = 0.0
+    failed_at: float = float("-inf")
     not_before: float = 0.0
     dialling: bool = False
 
@@ -87,7 +89,8 @@ class Dialling:
         entry.dialling = False
         entry.tries += 1
         entry.failures = 0
-        entry.not_before = 0.0
+        entry.failed_at = now
+        entry.not_before = now + RECONNECT_MIN_S
         entry.peer = peer
         if peer == self._own:
             del self._addresses[address]

@@ -241,6 +241,10 @@ class SimNet:
             return
         link = frozenset((node.number, other.number))
         if link not in self._links and node.peer != other.peer:
+            # By the id two clones are one peer: its newer connection takes the older one's place.
+            for one, two in ((node, other), (other, node)):
+                for clone in self._by_peer(two.peer):
+                    self._unlink(one, clone)
             self._links.add(link)
             self.tell(other, NeighbourUp(node.peer))
             self.tell(node, NeighbourUp(other.peer))
