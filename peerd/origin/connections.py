@@ -273,7 +273,10 @@ def _trust(ca_file: str | None) -> Callable[[], ssl.SSLContext]:
     """Makes contexts that verify certificates and names; UsageError if the file cannot be used."""
 
     def made() -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
+        # Python's default takes a connection that was cut for one that ended (see tls.py).
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+        return context
 
     if ca_file is not None:
         try:

@@ -114,9 +114,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = pending.pop(0)
         seen += 1
         yield cause
-        under = cause.__cause__ or cause.__context__
-        if under is not None:
-            pending.append(under)
+        pending += [under for under in (cause.__cause__, cause.__context__) if under is not None]
         if isinstance(cause, BaseExceptionGroup):
             pending.extend(cause.exceptions)
 

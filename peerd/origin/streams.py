@@ -16,6 +16,7 @@ import httpcore
 import trio
 
 from peerd.origin.routes import is_refused_address
+from peerd.origin.tls import TlsStream
 
 READ_MIN_BYTES = 64 * 1024
 READ_MAX_BYTES = 1024 * 1024
@@ -60,7 +61,7 @@ class OriginBackend(httpcore.AsyncNetworkBackend):
 class OriginStream(httpcore.AsyncNetworkStream):
     """One connection. `excess` after an answer with a Content-Length: it is not to be reused."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[Any]) -> None:
+    def __init__(self, stream: trio.SocketStream | TlsStream) -> None:
         self._stream = stream
         self._read_size_bytes = READ_MIN_BYTES
         self._answer_bytes = 0
@@ -117,25 +118,23 @@ class OriginStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> OriginStream:
-        secured = trio.SSLStream(
-            self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
-        )
+        secured = TlsStream(self._stream, ssl_context, server_hostname)
         try:
             with trio.fail_after(_seconds(timeout)):
-                await secured.do_handshake()
+                await secured.handshake()
         except trio.TooSlowError as error:
-            await trio.aclose_forcefully(secured)
+            await self.aclose()
             raise httpcore.ConnectTimeout("the TLS handshake took too long") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
-            await trio.aclose_forcefully(secured)
-            raise httpcore.ConnectError(f"TLS: {error.__cause__ or error}") from error
+            await self.aclose()
+            raise httpcore.ConnectError(f"TLS: {error}") from error
         except BaseException:
-            await trio.aclose_forcefully(secured)
+            await self.aclose()
             raise
         return OriginStream(secured)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "ssl_object" and isinstance(self._stream, trio.SSLStream):
+        if info == "ssl_object" and isinstance(self._stream, TlsStream):
             return self._stream
         if info == "is_readable":
             return self._spoilt or self._socket().is_readable()
@@ -145,8 +144,8 @@ class OriginStream(httpcore.AsyncNetworkStream):
 
     def _socket(self) -> trio.socket.SocketType:
         stream = self._stream
-        while isinstance(stream, trio.SSLStream):  # Twice, where the proxy too speaks TLS.
-            stream = stream.transport_stream
+        while isinstance(stream, TlsStream):  # Twice, where the proxy too speaks TLS.
+            stream = stream.transport
         return stream.socket
 
     def _look_for_body(self, data: bytes) -> None:

@@ -7,11 +7,12 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from random import Random
 from typing import Any
 
 from peerd.cli.origin_server import CONTENT_PATH, Made
-from peerd.cli.origin_serving import Faults, OriginServer
+from peerd.cli.origin_serving import Faults, OriginServer, Stats
 from peerd.origin.settings import OriginConfig
 from peerd.swarm.ports import Origin, OriginBody
 from peerd.task import Ask, ask_for
@@ -28,10 +29,16 @@ class RunningOrigin:
     """What a test asks a server about."""
 
     def __init__(self, server: OriginServer) -> None:
-        self.stats = server.stats
+        self._stats = server.stats
         self.library = server.library
         self.url = f"http://{server.host}:{server.port}{CONTENT_PATH}"
         self.port = server.port
+
+    @property
+    def stats(self) -> Stats:
+        """As they are now: between a send and its count, nobody else has the lock."""
+        with self._stats.lock:
+            return copy(self._stats)
 
     def ask(self, **options: Any) -> Ask:
         return ask_for(self.url, **options)

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trustme
 
-from peerd.errors import OriginUnreachable, UsageError
+from peerd.errors import OriginCut, OriginUnreachable, UsageError
 from peerd.origin.service import OriginReader
 from peerd.origin.settings import OriginConfig
 from peerd.task import Ask, ask_for
@@ -74,6 +74,17 @@ def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     for name in ("missing.pem", "empty.pem"):
         with pytest.raises(UsageError, match=name):
             OriginReader(OriginConfig(ca_file=str(tmp_path / name)))
+
+
+async def test_an_end_that_anybody_could_have_made_is_a_cut(authority: Authority) -> None:
+    """A body that ends with its connection, without TLS's goodbye."""
+    endless = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf of it"
+    async with (
+        scripted(lambda _: endless, authority.server) as server,
+        OriginReader(authority.config) as reader,
+    ):
+        with pytest.raises(OriginCut):
+            await read_all(reader, ask_for(server.url))
 
 
 async def test_an_origin_that_speaks_only_http_2(authority: Authority) -> None:
