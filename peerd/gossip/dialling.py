@@ -28,8 +28,8 @@ BACKOFF_ALONE_MAX_S: Final = 4.0
 """The end of a partition must be found within 10 s, dial, sync and spreading included."""
 BACKOFF_MAX_S: Final = 60.0  # Guess. Scouts find sooner what comes back.
 SCOUT_MIN_S: Final = 4.0
-SCOUT_PER_MEMBER_S: Final = 1.0
-"""So some 1.3 scouts a second go out in all, whatever the size of the group."""
+SCOUT_PER_MEMBER_S: Final = 0.5
+"""So some 2.7 scouts a second go out in all, whatever the size of the group."""
 REFUSED_S: Final = 60.0  # Guess: who sent garbage, or parted from us, is left alone so long.
 KNOWN_MAX: Final = 64
 """Addresses of peers that are no members now: of earlier runs, and expired ones."""

@@ -76,7 +76,10 @@ class MemoryOverlay:
             raise PeerUnreachable(f"nobody of that name listens at {address}")
         if not self.network.same_side(self.peer, other.peer):
             await trio.sleep_forever()
-        if other.peer != self.peer and other.peer not in self.links:
+        if other.peer != self.peer and self.links.get(other.peer) is not other:
+            # By the id two clones are one peer: its newer connection takes the older one's place.
+            self.cut(other.peer)
+            other.cut(self.peer)
             self._link(other)
             other._link(self)
             other.handler.neighbour_up(self.peer)
