@@ -24,7 +24,8 @@ from peerd.errors import (
     PeerdError,
 )
 from peerd.origin.answer import AskWhole, Plan, Want, judge
-from peerd.origin.connections import Connections, Exchange
+from peerd.origin.connections import Connections
+from peerd.origin.exchange import Exchange
 from peerd.origin.facts import OriginFacts
 from peerd.origin.failures import FAILURES
 from peerd.origin.patience import Patience, Transient

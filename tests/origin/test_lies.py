@@ -166,3 +166,26 @@ async def test_a_header_that_cannot_be_sent_is_the_users_to_mend() -> None:
         with pytest.raises(UsageError, match="header"):
             await read_all(reader, ask_for(server.url, headers=[("X-Key", "a\x00b")]))
         assert not server.requests
+
+
+async def test_a_million_tiny_chunks_leave_others_their_turn() -> None:
+    tiny = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with (
+        scripted(lambda _: tiny) as server,
+        OriginReader(QUICK) as reader,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(other)
+        async with reader.open(ask_for(server.url)) as body:
+            for _ in range(2_000):
+                assert await body.read() == b"x"
+        nursery.cancel_scope.cancel()
+    assert turns >= 2_000
