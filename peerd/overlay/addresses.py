@@ -59,7 +59,7 @@ def _from_multiaddr(text: str) -> Address:
         kinds = [protocol.name for protocol in Multiaddr(text).protocols()]
     except (MultiaddrError, ValueError) as error:
         raise UsageError(f"{text!r} is no multiaddr: {error}") from error
-    if kinds[0] not in _HOSTS or kinds[1:] not in (["tcp"], ["tcp", "p2p"]):
+    if not kinds or kinds[0] not in _HOSTS or kinds[1:] not in (["tcp"], ["tcp", "p2p"]):
         raise UsageError(f"{text!r}: peerd dials /ip4, /ip6 or /dns, then /tcp, then /p2p")
     peer = PeerId(parts["p2p"]) if "p2p" in parts else None
     if peer is not None:

@@ -16,13 +16,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from peerd.codec import WireAddress, WireCount, WireWords, decode, encode
-from peerd.errors import (
-    AdmissionRefused,
-    IdentityCloned,
-    PeerdError,
-    RemoteProtocolError,
-    error_classes,
-)
+from peerd.errors import AdmissionRefused, IdentityCloned, PeerdError, RemoteProtocolError
 from peerd.ids import WIRE_VERSION, PeerId
 from peerd.units import KIB
 
@@ -66,8 +60,6 @@ class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 DUPLICATE = "duplicate"
-_REFUSALS = (AdmissionRefused, IdentityCloned, RemoteProtocolError)
-"""What a remote may make us raise by its words; all else it says is RemoteProtocolError."""
 
 
 class Duplicate(Exception):
@@ -120,15 +112,21 @@ def encode_refused(error: PeerdError | Duplicate) -> bytes:
     return frame(Kind.REFUSED, encode(Refused(code, str(error)[:512])))
 
 
-def refusal(body: bytes) -> PeerdError | Duplicate:
-    """The error that the other side's Refused stands for."""
+def refusal(body: bytes, *, ours: bool = False) -> PeerdError | Duplicate:
+    """The error that the other side's Refused stands for. `ours`: its key is our own.
+
+    A remote may not make us raise what it likes: admission is its to refuse, a cloned identity
+    only one with our identity may speak of, and all else is RemoteProtocolError.
+    """
     refused: Refused = decode(body, Refused)
     if refused.code == DUPLICATE:
         return Duplicate(refused.words)
-    cls = error_classes().get(refused.code)
-    if cls not in _REFUSALS:
-        cls = RemoteProtocolError
-    return cls(f"refused by the other side: {refused.words}")
+    words = f"refused by the other side: {refused.words}"
+    if refused.code == AdmissionRefused.code:
+        return AdmissionRefused(words)
+    if refused.code == IdentityCloned.code and ours:
+        return IdentityCloned(words)
+    return RemoteProtocolError(words)
 
 
 class Claim(Struct, frozen=True):

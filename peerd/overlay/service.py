@@ -105,9 +105,14 @@ class OverlayService:
     async def connect(self, address: str) -> PeerId:
         """See peerd.gossip.ports. Cancelled: what was begun is closed.
 
-        UsageError: no address. IdentityCloned: another daemon with our identity answered.
+        IdentityCloned: another daemon with our identity answered (nobody without our key can make
+        us raise that). Addresses come from other members too, so a senseless one is merely
+        PeerUnreachable.
         """
-        target = addresses.parse(address)
+        try:
+            target = addresses.parse(address)
+        except UsageError as error:
+            raise PeerUnreachable(str(error)) from error
         if target.peer is not None and target.peer in self._sessions.neighbours:
             return target.peer
         async with self._dial_limit:
@@ -256,5 +261,5 @@ async def _open_tcp(host: str, port: int) -> trio.SocketStream:
             return await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise PeerUnreachable(f"{host}:{port} does not answer within {CONNECT_S:.0f} s") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot encode
         raise PeerUnreachable(f"{host}:{port} cannot be reached: {error}") from error

@@ -167,7 +167,8 @@ class Sessions:
                     tuple(self._own.addresses())[:8],
                 )
                 await frames.send(wire.encode_hello(ours))
-                theirs = wire.decode_hello(await _expect(frames, Kind.HELLO), self._own.wire)
+                body = await _expect(frames, Kind.HELLO, ours=peer == self._own.peer)
+                theirs = wire.decode_hello(body, self._own.wire)
                 wire.check_hello(theirs, self._own.cluster)
                 self._check_identity(peer, theirs, where)
             except _RemoteRefusal as refusal:
@@ -177,7 +178,7 @@ class Sessions:
                 raise
             await frames.send(wire.frame(Kind.WELCOME))
             try:
-                await _expect(frames, Kind.WELCOME)
+                await _expect(frames, Kind.WELCOME, ours=peer == self._own.peer)
             except _RemoteRefusal as refusal:
                 raise refusal.error from None
             return theirs
@@ -238,10 +239,11 @@ class _RemoteRefusal(Exception):
         self.error = error
 
 
-async def _expect(frames: FrameStream, wanted: Kind) -> bytes:
+async def _expect(frames: FrameStream, wanted: Kind, *, ours: bool) -> bytes:
+    """The body of the next frame, which is to be of that kind. `ours`: see wire.refusal."""
     kind, body = await frames.receive()
     if kind is Kind.REFUSED:
-        raise _RemoteRefusal(wire.refusal(body))
+        raise _RemoteRefusal(wire.refusal(body, ours=ours))
     if kind is not wanted:
         raise RemoteProtocolError(f"{kind.name} where {wanted.name} was due")
     return body

@@ -38,12 +38,30 @@ class Attacker:
         self.at = addresses.parse(address)
         self.cluster, self.topic = cluster, f"peerd-{cluster}/{topic}/1"
         self.rng = random.Random(7)
-        self._host = OverlayHost(SigningKey(os.urandom(32)), _open_gate)
+        key = SigningKey(os.urandom(32))
+        self.id = key.peer_id
+        self._host = OverlayHost(key, self._gate)
+        self._host.set_handler(MESHSUB, _read_all)
+        self.opened_by_the_other: list[str] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def of(
+        cls, address: str, cluster: str = "test", topic: str = "urgent"
+    ) -> AsyncIterator[Attacker]:
+        """One that is running, until the block ends."""
+        attacker = cls(address, cluster, topic)
+        async with attacker.running():
+            yield attacker
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with self._host.running():
             yield
+
+    async def _gate(self, stream: Any, protocol: str) -> bool:
+        self.opened_by_the_other.append(protocol)
+        return True
 
     async def tcp(self) -> trio.SocketStream:
         return await trio.open_tcp_stream(self.at.host, self.at.port)
@@ -75,8 +93,9 @@ class Attacker:
         return connection, stream
 
 
-async def _open_gate(stream: Any, protocol: str) -> bool:
-    return True
+async def _read_all(stream: Any) -> None:
+    while await stream.read(4096):
+        pass
 
 
 async def garbage_tcp(attacker: Attacker) -> None:
@@ -254,8 +273,7 @@ async def run_attack(
     job: Callable[[Attacker], Awaitable[None]], address: str, cluster: str, topic: str
 ) -> None:
     """One of them. That the victim cuts it short is fine, and so is that it does not."""
-    attacker = Attacker(address, cluster, topic)
-    async with attacker.running():
+    async with Attacker.of(address, cluster, topic) as attacker:
         with trio.move_on_after(ATTACK_S):
             try:
                 with remote_errors(job.__name__):

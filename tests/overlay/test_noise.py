@@ -174,7 +174,7 @@ async def test_a_handshake_of_the_overlay_is_not_one_of_a_link() -> None:
 
 
 @given(garbage=st.binary(max_size=600), honest=st.integers(0, 3))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_garbage_is_an_error_of_the_remote(garbage: bytes, honest: int) -> None:
     """Also behind an honest beginning, and with lengths that fit."""
     framed = len(garbage).to_bytes(2, "big") + garbage

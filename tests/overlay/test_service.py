@@ -167,7 +167,7 @@ async def test_a_cloned_identity_is_told_with_both_places() -> None:
 
 
 async def test_dials_that_cross_leave_one_stream() -> None:
-    for _ in range(5):
+    for _ in range(3):
         a, b = make(), make()
         async with running(a, b):
             async with trio.open_nursery() as nursery:
