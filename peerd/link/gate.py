@@ -1,8 +1,9 @@
 """Who may begin a handshake now: what strangers can cost before they are proven.
 
 Always: at most `at_once_max` handshakes go on and `waiting_max` connections wait for one; each
-ends within `handshake_max_s`; the next to begin is of the address that has the fewest going on; an
-address begins no more than its bucket allows; the table of buckets is bounded.
+waits and goes on for `handshake_max_s` at most; the next to begin is of the address that has the
+fewest going on, and the first to lose its place is of the one that has most waiting; an address
+begins no more than its bucket allows; the table of buckets is bounded.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Gate:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._by_address: Counter[str] = Counter()
         self._tickets = 0
+        self.begun = 0
         self.dropped = 0
 
     def issue(self) -> Ticket:
@@ -69,10 +71,15 @@ class Gate:
     def arrived(self, ticket: Ticket, address: str, now: float) -> list[Order]:
         if not self._allowance(address, now):
             return [self._drop(ticket, "its address connects too often")]
+        orders: list[Order] = []
         if len(self._waiting) >= self.limits.waiting_max:
-            return [self._drop(ticket, "too many connections wait")]
+            last = self._last_of_most(address)
+            if last is None:
+                return [self._drop(ticket, "too many connections wait")]
+            self._forget(last)
+            orders.append(self._drop(last, "too many connections of its address wait"))
         self._waiting[ticket] = _Caller(address, now)
-        return self.expire(now)
+        return orders + self.expire(now)
 
     def finished(self, ticket: Ticket, now: float) -> list[Order]:
         """The connection of this ticket is proven, or closed."""
@@ -126,7 +133,16 @@ class Gate:
         caller = self._waiting.pop(ticket)
         self._by_address[caller.address] += 1
         self._going[ticket] = _Caller(caller.address, now)
+        self.begun += 1
         return Begin(ticket)
+
+    def _last_of_most(self, address: str) -> Ticket | None:
+        """The last to come of the address that has most waiting, if it has more than `address`."""
+        waiting = Counter(caller.address for caller in self._waiting.values())
+        most, count = waiting.most_common(1)[0]
+        if count <= waiting[address] + 1:
+            return None
+        return next(t for t in reversed(self._waiting) if self._waiting[t].address == most)
 
     def _oldest(self) -> Ticket:
         return next(iter(self._going))

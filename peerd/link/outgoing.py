@@ -26,7 +26,7 @@ from peerd.link.frames import (
     seal_frame,
     write_piece_head,
 )
-from peerd.link.pace import FRAME_MIN_BYTES, Pace
+from peerd.link.pace import Pace
 from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation
 from peerd.rate import TokenBucket
@@ -212,13 +212,13 @@ class Outgoing:
         return Batch(buffer, size, room, ends)
 
     def _plan(self) -> list[tuple[PieceJob, int]]:
-        """At most one part of each piece; a stump of a frame waits for the next batch."""
+        """One part of the first piece, and after it as many whole ones as there is room for."""
         room = self._pace.frame_bytes
         parts: list[tuple[PieceJob, int]] = []
         for job in self._pieces:
             rest = job.size_bytes - job.offset_bytes
             size = min(rest, room)
-            if parts and size < rest and size < FRAME_MIN_BYTES:
+            if parts and size < rest:
                 break
             parts.append((job, size))
             room -= size

@@ -1,6 +1,6 @@
 """Twin of TcpTransport: connections in this process, so that the clock may jump.
 
-A connection holds at most `room_bytes` in flight each way, like a socket; it can be cut.
+A connection holds what was sent, at most `room_bytes` of it and a write more; it can be cut.
 """
 
 from __future__ import annotations
@@ -16,8 +16,27 @@ from peerd.link.wire import Listener, Wire
 MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
 
+class Flow:
+    """Bytes of one direction that were written and not read."""
+
+    def __init__(self, room_bytes: float) -> None:
+        self._room_bytes = room_bytes
+        self._held_bytes = 0
+        self._read = trio.Event()
+
+    async def room(self) -> None:
+        while self._held_bytes > self._room_bytes:
+            await self._read.wait()
+
+    def change(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        self._read.set()
+        self._read = trio.Event()
+
+
 class MemoryWire:
-    def __init__(self, stream: MemoryStream, remote: str) -> None:
+    def __init__(self, stream: MemoryStream, remote: str, out: Flow, back: Flow) -> None:
+        self._out, self._back = out, back
         self.remote = remote
         self.stream: trio.abc.HalfCloseableStream = stream
         self._stream = stream
@@ -28,9 +47,12 @@ class MemoryWire:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise PeerUnreachable("the connection broke") from error
         view[: len(data)] = data
+        self._back.change(-len(data))
         return len(data)
 
     async def send_all(self, view: memoryview) -> None:
+        await self._out.room()
+        self._out.change(len(view))
         try:
             await self._stream.send_all(bytes(view))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -63,7 +85,8 @@ class MemoryListener:
 class MemoryNetwork:
     """A Transport that all peers of a test share. `delay_s` is how long a dial takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, room_bytes: float = float("inf")) -> None:
+        self._room_bytes = room_bytes
         self.listeners: dict[str, MemoryListener] = {}
         self.delay_s = 0.0
         self.wires: list[tuple[MemoryWire, MemoryWire]] = []
@@ -74,7 +97,8 @@ class MemoryNetwork:
         if listener is None:
             raise PeerUnreachable("refused the connection")
         near, far = memory_stream_pair()
-        pair = MemoryWire(near, address), MemoryWire(far, "somewhere")
+        there, back = Flow(self._room_bytes), Flow(self._room_bytes)
+        pair = MemoryWire(near, address, there, back), MemoryWire(far, "somewhere", back, there)
         self.wires.append(pair)
         await listener.knock.send(pair[1])
         return pair[0]

@@ -1,0 +1,89 @@
+"""One message of every kind, with every field filled."""
+
+from __future__ import annotations
+
+from peerd.ids import LeaseId, PeerId, PieceIndex, TaskId
+from peerd.link.messages import (
+    Access,
+    Cancel,
+    Depart,
+    Dispute,
+    Ended,
+    Enlist,
+    Enrol,
+    Enrolled,
+    Have,
+    Hello,
+    Holdings,
+    Join,
+    KeeperState,
+    LeaseAsk,
+    LeaseGrant,
+    LeaseInfo,
+    LeaseKind,
+    LeaseReport,
+    LeaseRevoked,
+    Message,
+    Outcome,
+    Ping,
+    Pong,
+    Probe,
+    Progress,
+    Redirect,
+    Refused,
+    Reject,
+    Request,
+    Resolved,
+    RosterPeer,
+    RosterUpdate,
+    Unreadable,
+    Verdict,
+    Withdraw,
+)
+from peerd.manifest import Attestation, VersionInfo
+from peerd.task import TaskSpec
+from tests.link.helper import KEYS, VERSION
+
+TASK = TaskId("cd" * 32)
+PEER: PeerId = KEYS[0].peer_id
+INFO = VersionInfo(
+    TASK, VERSION, 5_000_000, 262_144, '"etag"', True, "sha256:" + "0" * 64, PEER, bytes(64)
+).signed(KEYS[0])
+MADE = Attestation.made(KEYS[0], VERSION, PieceIndex(3), bytes(32))
+LEASE = LeaseInfo(LeaseId(9), LeaseKind.READ, PEER, 4, 2, 30.0)
+MEMBER = RosterPeer(PEER, ("10.0.0.1:7000",), "eu/fra", 20, True, False)
+SPEC = TaskSpec("https://example.org/file", None, "tag", "app", (("accept", "*/*"),))
+
+SAMPLES: tuple[Message, ...] = (
+    Hello(1, "blue", bytes(16), "peerd/0.1", ("10.0.0.1:7000",)),
+    Refused("admission-refused", "this cluster does not know you"),
+    Ping(7),
+    Pong(7),
+    Enrol(
+        TASK, SPEC, (PEER,), (), 3, True, Access.PROVEN, "eu/fra", False, INFO, bytes(3), (LEASE,)
+    ),
+    Enrolled(TASK, 3, INFO, 1.5, (MEMBER,)),
+    Redirect(TASK, PEER, ("10.0.0.1:7000",)),
+    LeaseAsk(TASK, 3, 2),
+    LeaseGrant(TASK, 3, LEASE, INFO),
+    LeaseReport(TASK, 3, 9, Outcome.FAILED, (MADE,), "origin-cut", "it closed the connection"),
+    Resolved(TASK, 3, 9, INFO, False),
+    Ended(TASK, 3, INFO),
+    LeaseRevoked(TASK, 3, 9),
+    Progress(TASK, VERSION, bytes(3)),
+    RosterUpdate(TASK, 3, INFO, (MEMBER,), (PEER,)),
+    Verdict(TASK, 3, VERSION, PEER, "its digest is wrong"),
+    Unreadable(TASK, 3, "origin-not-found", "404"),
+    Dispute(TASK, 3, VERSION, (MADE,)),
+    Withdraw(TASK),
+    Holdings((INFO,), "eu/fra", True),
+    Enlist(TASK, SPEC),
+    Probe(TASK),
+    KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,)),
+    Join(INFO, bytes(3)),
+    Have(VERSION, (1, 2, 3)),
+    Request(VERSION, (1, 2, 3)),
+    Cancel(VERSION, (1,)),
+    Reject(VERSION, (1,)),
+    Depart(VERSION),
+)
