@@ -70,8 +70,9 @@ def guarded_stream_handler(
         await handler(stream)
 
     async def handle(stream: Any) -> None:
-        if not await contained("a stream", lambda: serve(stream)):
-            await contained("resetting a stream", stream.reset)
+        served = await contained("a stream", lambda: serve(stream))
+        # Neither pubsub nor the library closes a stream whose other end did.
+        await contained("ending a stream", stream.close if served else stream.reset)
 
     return handle
 

@@ -225,9 +225,11 @@ class Sessions:
             log.exception("the handler of neighbour %s failed; it is dropped", peer)
         finally:
             del self.neighbours[peer], self._carriers[peer]
-            handler.neighbour_down(peer)
             log.info("neighbour %s is down: %s", peer, neighbour.why or "stopped")
-            neighbour.ended.set()
+            try:
+                handler.neighbour_down(peer)
+            finally:
+                neighbour.ended.set()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER_S):
                 await self._news.neighbour_down(peer, connection)
 

@@ -133,15 +133,27 @@ async def test_the_gate_is_asked_before_the_handler() -> None:
     assert served == []
 
 
+async def test_a_stream_is_closed_when_its_handler_is_done() -> None:
+    async def handler(stream: Any) -> None: ...
+
+    stream = _Stream()
+    await guard.guarded_stream_handler(_Host(handler), _yes)(stream)
+    assert stream.was_closed
+    assert not stream.was_reset
+
+
 class _Stream:
     def __init__(self) -> None:
-        self.was_reset = False
+        self.was_reset = self.was_closed = False
         self.muxed_conn = self
         self.streams: dict[int, object] = {}
         self.write = self.reset
 
     async def reset(self) -> None:
         self.was_reset = True
+
+    async def close(self) -> None:
+        self.was_closed = True
 
     def set_protocol(self, protocol: str) -> None: ...
 
