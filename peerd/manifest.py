@@ -25,7 +25,13 @@ from peerd.codec import (
 )
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PieceIndex, TaskId, VersionId
-from peerd.pieces import PIECE_COUNT_MAX, PIECE_LENGTH_MAX_BYTES, piece_count, piece_span
+from peerd.pieces import (
+    PIECE_COUNT_MAX,
+    PIECE_LENGTH_MAX_BYTES,
+    PieceSet,
+    piece_count,
+    piece_span,
+)
 from peerd.signing import SigningKey
 
 WirePieceLength = Annotated[int, Meta(ge=1, le=PIECE_LENGTH_MAX_BYTES)]
@@ -61,6 +67,14 @@ class VersionInfo(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         if self.length_bytes is None:
             return index * self.piece_length_bytes, self.piece_length_bytes
         return piece_span(index, self.length_bytes, self.piece_length_bytes)
+
+    def bytes_of(self, held: PieceSet) -> int:
+        """The bytes in these pieces; the last one may be short."""
+        total = len(held) * self.piece_length_bytes
+        count = self.piece_count
+        if count and self.length_bytes is not None and count - 1 in held:
+            total -= count * self.piece_length_bytes - self.length_bytes
+        return total
 
     def signed(self, key: SigningKey) -> VersionInfo:
         own = msgspec.structs.replace(self, attester=key.peer_id)

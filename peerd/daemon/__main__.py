@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
@@ -79,7 +80,7 @@ def _greet(daemon: Daemon) -> None:
     print("ready", flush=True)
 
 
-def _invitation(overlay: list[str], config: Config) -> str:
+def _invitation(overlay: Sequence[str], config: Config) -> str:
     """A command that joins this peer; from elsewhere only if it listens elsewhere."""
     cluster = "" if config.cluster == "default" else f" --cluster {config.cluster}"
     if not overlay:

@@ -6,7 +6,7 @@ are the last COUNTERS_EVERY_S.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import trio
@@ -21,7 +21,7 @@ class CounterStore(Protocol):
     """Keeps counters across restarts (store/disk)."""
 
     def counters(self) -> dict[str, int]: ...
-    async def add_counters(self, counts: dict[str, int]) -> None: ...
+    async def add_counters(self, amounts: Mapping[str, int]) -> None: ...
 
 
 class Counting:

@@ -70,7 +70,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
     key = load_or_make_key(data_dir)
     boot, rng = os.urandom(16), Random()
     async with (
-        DiskStore.open(data_dir, config.disk_reserve) as store,
+        DiskStore.open(data_dir, boot_id=_machine_boot(), reserve=config.disk_reserve) as store,
         OriginReader(_origin(config), rng) as origin,
         trio.open_nursery() as nursery,
     ):
@@ -109,7 +109,16 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             fresh_s=config.fresh_s,
         )  # fmt: skip
         near = Surroundings(
-            key, store, origin, links, keepers, Inbound(), rng, time.time, config.fresh_s
+            key,
+            store,
+            origin,
+            links,
+            keepers,
+            Inbound(),
+            rng,
+            time.time,
+            config.fresh_s,
+            trio.to_thread.run_sync,
         )
         secret = key.sign(SECRET_PURPOSE, b"")
         swarm = SwarmService(near, secret, seed=config.seed_peer)
@@ -137,6 +146,11 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
                 await gossip.leave()
             await counting.flush()
             nursery.cancel_scope.cancel()
+
+
+def _machine_boot() -> str:
+    """Changes with every start of the machine (proc(5)): what was not synced then may be lost."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _origin(config: Config) -> OriginConfig:

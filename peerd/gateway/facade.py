@@ -167,7 +167,7 @@ class Facade:
         versions = self._swarm.near.store.versions(task)
         stored = run.stored if run and run.going() and run.stored else next(iter(versions), None)
         ask = run.ask if run else self._swarm.near.store.asked(task)
-        held = stored.held_bytes if stored else 0
+        held = stored.info.bytes_of(stored.held) if stored else 0
         length = stored.info.length_bytes if stored else None
         return {
             "task": task,
@@ -229,7 +229,7 @@ def _progress(run: TaskRun) -> GetProgress:
     return GetProgress(
         task=run.task,
         bytes_total=run.stored.info.length_bytes if run.stored else None,
-        bytes_held=run.stored.held_bytes if run.stored else 0,
+        bytes_held=_held_bytes(run),
         from_origin=run.tally.from_origin,
         from_peers=sum(run.tally.from_peers.values()),
         from_store=run.tally.from_store,
@@ -237,8 +237,12 @@ def _progress(run: TaskRun) -> GetProgress:
     )
 
 
+def _held_bytes(run: TaskRun) -> int:
+    return run.stored.info.bytes_of(run.stored.held) if run.stored else 0
+
+
 def _late(run: TaskRun, timeout_s: float | None) -> str:
-    held = run.stored.held_bytes if run.stored else 0
+    held = _held_bytes(run)
     return (
         f"not complete after {timeout_s:g} s ({held} bytes are here, state: {run.state}); "
         "get it again to go on from there, or allow more with --timeout"

@@ -8,8 +8,7 @@ asked nothing. `handle` and `expire` are the only doors; both return the orders 
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from peerd.ids import PeerId, PieceIndex
 from peerd.link.messages import LeaseInfo, LeaseKind
@@ -19,6 +18,9 @@ from peerd.swarm import events as ev
 from peerd.swarm.parents import WINDOW_MIN, Parent, Parents
 from peerd.swarm.picker import Picker, PieceState
 from peerd.units import MIB
+
+if TYPE_CHECKING:
+    from random import Random
 
 IN_FLIGHT_MAX_BYTES: Final = 64 * MIB
 """Verified pieces are written once, so those in flight wait in memory: this bounds it."""
@@ -181,6 +183,8 @@ class Download:
             self._early.append(event)
             return []
         info, picker = event.info, self._picker
+        if info.lease in self.leases:
+            return []
         self.leases[info.lease] = info
         if info.kind is not LeaseKind.READ:
             return [ev.StartRead(info, ())]

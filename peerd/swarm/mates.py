@@ -1,7 +1,7 @@
 """The other peers of one swarm: who was greeted, who is in it, what is said to them.
 
-Always: a peer is told Join once for each link and version; HAVE goes to everybody who joined, in
-one message for what came within 5 ms.
+Always: a peer is told Join once for each link and version; every HAVE after it goes to everybody
+who was told Join, in one message for what came within 5 ms.
 """
 
 from __future__ import annotations
@@ -47,14 +47,12 @@ class Mates:
     def __init__(self, run: Host, near: Surroundings) -> None:
         self._run, self._near = run, near
         self._greeted: set[PeerId] = set()
-        self._joined: set[PeerId] = set()
         self._early: dict[PeerId, msg.Join] = {}
         self._fresh: set[int] = set()
 
     def version_opened(self) -> None:
         """All is said anew; who joined before the version was known here is in."""
         self._greeted.clear()
-        self._joined.clear()
         early, self._early = self._early, {}
         for peer, join in early.items():
             self.joined(peer, join)
@@ -66,13 +64,11 @@ class Mates:
             if len(self._early) < EARLY_JOINS_MAX:
                 self._early[peer] = join
             return
-        have = bitmap(stored.info, join.have)
-        self._joined.add(peer)
+        have = bitmap(join.version, join.have)
         self.greet(peer)
         self._run.post(ev.ParentJoined(peer, have))
 
     def link_down(self, peer: PeerId) -> None:
-        self._joined.discard(peer)
         self._greeted.discard(peer)
         self._early.pop(peer, None)
         parents = self._run.core.parents
@@ -96,7 +92,7 @@ class Mates:
                 self._near.inbound.forget(peer, version, indices)
                 self._run.post(ev.PieceRejected(peer, indices))
             case msg.Depart():
-                self._joined.discard(peer)
+                self._greeted.discard(peer)
                 self._run.post(ev.ParentGone(peer))
 
     def send(self, peer: PeerId, message: Message) -> None:
@@ -126,17 +122,24 @@ class Mates:
 
     async def _flush(self) -> None:
         await trio.sleep(HAVE_COALESCE_S)
+        self.flush()
+
+    def flush(self) -> None:
+        """Say now what was gathered; the last of it when the run ends."""
         fresh, self._fresh = tuple(sorted(self._fresh)), set()
         if self._run.stored is None:
             return
         version = self._run.stored.info.version
-        for peer in tuple(self._joined):
+        for peer in tuple(self._greeted):
             for start in range(0, len(fresh), HAVE_MAX):
                 self.send(peer, msg.Have(version, fresh[start : start + HAVE_MAX]))
 
 
 def bitmap(info: VersionInfo, data: bytes) -> PieceSet:
-    """A peer's bitmap of that version; RemoteProtocolError where it does not fit."""
+    """A peer's bitmap, of its version as it knows it; RemoteProtocolError if it does not fit.
+
+    Of content of unknown length the bitmap is as long as what the peer has.
+    """
     count = info.piece_count
     try:
         return PieceSet.from_bytes(data, len(data) * 8 if count is None else count)

@@ -10,11 +10,13 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
-from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId
 from peerd.pieces import PieceSet
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 class PieceState(StrEnum):

@@ -31,11 +31,6 @@ class StoredVersion(Protocol):
         ...
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of the pieces in `held`."""
-        ...
-
-    @property
     def complete(self) -> bool:
         """`finish` was called: every piece held and the whole digest, where known, was right."""
         ...
@@ -45,7 +40,11 @@ class StoredVersion(Protocol):
         ...
 
     async def acknowledge(self, index: PieceIndex, attestation: Attestation) -> None:
-        """Journals a written piece; returns after the commit (grouped within 20 ms)."""
+        """Journals a written piece; returns after the commit (grouped within 20 ms).
+
+        It is not held afterwards where it was dropped meanwhile, or where another wrote other
+        bytes over it first (two attesters disagree): ask `held`.
+        """
         ...
 
     def attestation(self, index: PieceIndex) -> Attestation | None: ...
@@ -63,6 +62,10 @@ class StoredVersion(Protocol):
 
     async def drop(self, indices: Sequence[PieceIndex]) -> None:
         """Forget these pieces: somebody vouched wrongly for them."""
+        ...
+
+    async def prove(self) -> None:
+        """Checks whatever is suspect; before the whole is used (whole digest, descriptor)."""
         ...
 
     async def set_info(self, info: VersionInfo) -> None:
@@ -85,8 +88,12 @@ class PieceStore(Protocol):
         """The stored version of that id, made and preallocated if new; NoSpace if it cannot."""
         ...
 
-    def versions(self, task: TaskId | None = None) -> list[StoredVersion]:
+    def versions(self, task: TaskId | None = None) -> Sequence[StoredVersion]:
         """All, or a task's, the newest first."""
+        ...
+
+    def find(self, version: VersionId) -> StoredVersion | None:
+        """By its id."""
         ...
 
     def asked(self, task: TaskId) -> Ask | None:

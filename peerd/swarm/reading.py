@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import blake3
+import msgspec
 import trio
 
 from peerd.errors import NoSpace, OriginChanged, OriginCut, OriginRefused, PeerdError, StoreDamaged
@@ -29,14 +30,16 @@ from peerd.link.messages import (
 )
 from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.pieces import PIECE_LENGTH_MIN_BYTES, piece_length_for
-from peerd.signing import SigningKey
-from peerd.swarm.ports import Origin, OriginBody, OriginFacts, StoredVersion
+from peerd.swarm.ports import OriginBody, OriginFacts, StoredVersion
+from peerd.swarm.surroundings import Surroundings
 from peerd.task import Ask
 
 log = logging.getLogger(__name__)
 
 WRITES_MAX: Final = 4
 """Pieces of one lease being written and journalled while the next is read."""
+RENEW_MIN_S: Final = 0.1
+"""A keeper that grants shorter leases than this is not asked more often."""
 REPORT_MAX: Final = 256
 """Attestations in one report (messages.LeaseReport)."""
 
@@ -63,26 +66,44 @@ class LeasedRead:
     """One lease being used. `run` returns when the lease is over, however it ended."""
 
     reader: Reader
-    origin: Origin
-    key: SigningKey
+    near: Surroundings
     info: LeaseInfo
     stored: StoredVersion | None
     indices: tuple[int, ...]
     _made: list[Attestation] = field(default_factory=list)
     _read_bytes: int = 0
     _outcome: tuple[Outcome, str, str] = (Outcome.RETURNED, "", "")
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def run(self) -> None:
-        """Cancelled: the lease is given back. Its pieces that are journalled stay attested."""
-        with trio.CancelScope() as scope:
+        """Until it is read, it failed, or the deadline came: then the lease is given back.
+
+        What is journalled by then stays attested. Cancelled: nothing is said any more.
+        """
+        self.renewed(self.info)
+        with self._scope:
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._renew, scope)
+                    nursery.start_soon(self._renew)
                     await self._read()
                     nursery.cancel_scope.cancel()
             except* PeerdError as group:
                 self._failed(_first(group))
         self._report(*self._outcome)
+
+    def renewed(self, info: LeaseInfo) -> None:
+        """The keeper gives more time, or calls the lease a STREAM from here on."""
+        self.info = info
+        self._scope.deadline = trio.current_time() + info.expires_in_s
+
+    def revoke(self) -> None:
+        """The keeper wants it back."""
+        self._scope.cancel()
+
+    def standing(self) -> LeaseInfo:
+        """The lease with the time that is left, as a new keeper has to hear of it."""
+        left_s = max(0.0, self._scope.deadline - trio.current_time())
+        return msgspec.structs.replace(self.info, expires_in_s=left_s)
 
     async def _read(self) -> None:
         match self.info.kind:
@@ -103,7 +124,7 @@ class LeasedRead:
         known = self.stored.info if self.stored else None
         last = PIECE_LENGTH_MIN_BYTES - 1
         unless = known.validator if known else None
-        async with self.origin.open(self.reader.ask, last_byte=last, unless=unless) as body:
+        async with self.near.origin.open(self.reader.ask, last_byte=last, unless=unless) as body:
             if body.facts.not_modified and known is not None:
                 await self._unchanged(known)
                 return
@@ -149,9 +170,9 @@ class LeasedRead:
             validator=facts.validator,
             ranged=facts.ranged and length is not None and pinned,
             digest=digest,
-            attester=self.key.peer_id,
+            attester=self.near.key.peer_id,
             signature=b"\0" * 64,
-        ).signed(self.key)
+        ).signed(self.near.key)
 
     async def _extent(self) -> None:
         """Runs of pieces that are still wanted, a ranged GET each."""
@@ -165,7 +186,7 @@ class LeasedRead:
         offset, size = info.span(first + count - 1)
         if offset + size == start:
             return
-        async with self.origin.open(
+        async with self.near.origin.open(
             self.reader.ask, first_byte=start, last_byte=offset + size - 1, expect=_facts(info)
         ) as body:
             await self._pieces_from(stored, body, first, count)
@@ -175,7 +196,9 @@ class LeasedRead:
         assert self.stored is not None, "a STREAM lease without a version"
         info = self.stored.info
         start = info.span(self.info.first)[0] if info.ranged else 0
-        async with self.origin.open(self.reader.ask, first_byte=start, expect=_facts(info)) as body:
+        async with self.near.origin.open(
+            self.reader.ask, first_byte=start, expect=_facts(info)
+        ) as body:
             await self._stream_from(self.stored, body, body.facts.first_byte)
 
     async def _stream_from(self, stored: StoredVersion, body: OriginBody, start: int) -> None:
@@ -192,7 +215,7 @@ class LeasedRead:
         ended = VersionInfo(
             known.task, known.version, length, known.piece_length_bytes, known.validator,
             known.ranged, known.digest, known.attester, known.signature,
-        ).signed(self.key)  # fmt: skip
+        ).signed(self.near.key)  # fmt: skip
         await self.reader.length_known(stored, ended)
         self.reader.tell_keeper(Ended(self.reader.task, self.reader.term(), ended))
 
@@ -202,7 +225,7 @@ class LeasedRead:
         info = self.stored.info
         for index in range(self.info.first, self.info.first + self.info.count):
             offset, size = info.span(index)
-            async with self.origin.open(
+            async with self.near.origin.open(
                 self.reader.ask,
                 first_byte=offset,
                 last_byte=offset + size - 1,
@@ -212,7 +235,9 @@ class LeasedRead:
                 async for part in self._parts(body):
                     hasher.update(part)
             digest = hasher.digest()
-            self._made.append(Attestation.made(self.key, info.version, PieceIndex(index), digest))
+            self._made.append(
+                Attestation.made(self.near.key, info.version, PieceIndex(index), digest)
+            )
 
     # --- pieces out of a body
 
@@ -280,7 +305,7 @@ class LeasedRead:
         try:
             if index in stored.held:
                 return
-            made = await trio.to_thread.run_sync(self._hash_and_write, stored, index, parts)
+            made = await self.near.offload(self._hash_and_write, stored, index, parts)
             await stored.acknowledge(index, made)
             self._made.append(made)
             self.reader.piece_read(stored, index)
@@ -294,24 +319,21 @@ class LeasedRead:
         for part in parts:
             hasher.update(part)
         stored.write(index, parts)
-        return Attestation.made(self.key, stored.info.version, index, hasher.digest())
+        return Attestation.made(self.near.key, stored.info.version, index, hasher.digest())
 
     # --- the lease
 
-    async def _renew(self, scope: trio.CancelScope) -> None:
+    async def _renew(self) -> None:
         """Asks for more time as long as bytes come; else the read ends with the lease.
 
         Until the first byte the origin's own limits hold (retries and Retry-After are bounded).
         """
-        allowed_s = self.info.expires_in_s
-        scope.deadline = trio.current_time() + allowed_s
         seen = 0
         while True:
-            await trio.sleep(allowed_s / 3)
-            moving = self._read_bytes > seen or self._read_bytes == 0
+            await trio.sleep(max(RENEW_MIN_S, self.info.expires_in_s / 3))
+            if self._read_bytes > seen or self._read_bytes == 0:
+                self._report(Outcome.PROGRESS, "", "")
             seen = self._read_bytes
-            if moving and self._report(Outcome.PROGRESS, "", ""):
-                scope.deadline = trio.current_time() + allowed_s
 
     def _report(self, outcome: Outcome, code: str, words: str) -> bool:
         """Says how the lease stands and hands over what was attested since the last time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from math import inf
 from typing import Final
 
 import trio
@@ -63,7 +64,7 @@ class TaskRun:
         self._pending: deque[ev.Event] = deque()
         self._draining = False
         self.mates = Mates(self, near)
-        self._leases: dict[int, tuple[LeaseInfo, trio.CancelScope]] = {}
+        self._leases: dict[int, LeasedRead] = {}
         self._opening = trio.Lock()
         self.confirmation = trio.Event()
         self.whole: WholeDigest | None = None
@@ -88,6 +89,7 @@ class TaskRun:
             log.exception("task %s failed on an internal error", self.task[:12])
             self.fail(PeerdError(f"internal error: {error!r}; the log has more"))
         finally:
+            self.mates.flush()
             if not self.finished.is_set():
                 self.fail(Cancelled("the download was ended before it was complete"))
 
@@ -98,7 +100,7 @@ class TaskRun:
             return
         self._use(known[0])
         assert self.stored is not None
-        self.tally.from_store = _held_bytes(self.stored)
+        self.tally.from_store = self.stored.info.bytes_of(self.stored.held)
         if self.stored.complete and (self.ask.spec.digest or self.age_s() <= self._near.fresh_s):
             self.complete()
 
@@ -151,7 +153,7 @@ class TaskRun:
             access=self._access,
             version=stored.info if stored else None,
             have=stored.held.to_bytes() if stored else b"",
-            leases=tuple(info for info, _ in self._leases.values()),
+            leases=tuple(lease.standing() for lease in self._leases.values()),
         )
 
     def waiting(self) -> bool:
@@ -165,25 +167,23 @@ class TaskRun:
         self.keeper = keeper
         if self.stored is None:
             self.state = "resolving"
-            self._near.keepers.tell(self.task, msg.LeaseAsk(self.task, term, 1))
-        for order in self.core.asked_again():
+        orders = self.core.asked_again()
+        for order in orders:
             self._carry_out(order)
+        if not orders:
+            self._ask_leases(0)
 
     def keeper_says(self, message: Message) -> None:
         match message:
             case msg.Enrolled(version=version, peers=peers, validated_s=validated_s):
-                self._roster(version, peers)
-                if version is not None and validated_s <= self._near.fresh_s:
-                    self._nursery.start_soon(self._validated, version, validated_s)
+                self._roster(version, peers, validated_s)
             case msg.RosterUpdate(version=version, peers=peers):
-                self._roster(version, peers)
-                if version is not None:
-                    self._nursery.start_soon(self._validated, version, 0.0)
+                self._roster(version, peers, 0.0)
             case msg.LeaseGrant():
                 self._nursery.start_soon(self._granted, message)
             case msg.LeaseRevoked(lease=lease):
                 if lease in self._leases:
-                    self._leases[lease][1].cancel()
+                    self._leases[lease].revoke()
             case msg.Verdict(attester=attester, words=words, version=version_id):
                 if self.stored and self.stored.info.version == version_id:
                     self._nursery.start_soon(condemn, self, attester, words)
@@ -192,29 +192,35 @@ class TaskRun:
             case _:
                 log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
 
-    def _roster(self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...]) -> None:
+    def _roster(
+        self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...], validated_s: float
+    ) -> None:
         self.post(ev.PeersNamed(peers))
         if version is not None:
-            self._nursery.start_soon(self._follow, version)
+            self._nursery.start_soon(self._follow, version, validated_s)
 
-    async def _follow(self, version: VersionInfo) -> None:
+    async def _follow(self, version: VersionInfo, validated_s: float) -> None:
+        """The version that the group downloads, confirmed by the origin `validated_s` ago."""
         try:
-            await self.open_version(version.verified())
+            stored = await self.open_version(version.verified())
         except PeerdError as error:
             log.warning("task %s: version from its keeper: %s", self.task[:12], error)
             if isinstance(error, NoSpace):
                 self.fail(error)
-
-    async def _validated(self, version: VersionInfo, ago_s: float) -> None:
-        if self.stored is not None and self.stored.info.version == version.version:
-            at = self._near.wall_clock() - ago_s
+            return
+        if validated_s <= self._near.fresh_s and stored is self.stored:
+            at = self._near.wall_clock() - validated_s
             if at > self._near.store.validated_at(version.version):
                 await self._near.store.set_validated(version.version, at)
             self.confirmation.set()
 
     async def _granted(self, grant: msg.LeaseGrant) -> None:
         if grant.version is not None and grant.info.kind is not LeaseKind.RESOLVE:
-            await self._follow(grant.version)
+            await self._follow(grant.version, inf)
+        known = self._leases.get(grant.info.lease)
+        if known is not None:
+            known.renewed(grant.info)
+            return
         kind = grant.info.kind
         if kind in (LeaseKind.READ, LeaseKind.STREAM):
             self.post(ev.LeaseGranted(grant.info))
@@ -275,7 +281,7 @@ class TaskRun:
         self.state = "fetching"
         self.note(f"version {stored.info.version[:12]}, {stored.info.length_bytes} bytes")
         if stored.info.digest is not None:
-            self.whole = WholeDigest(stored)
+            self.whole = WholeDigest(stored, self._near.offload)
             self._nursery.start_soon(self.whole.run)
         self.post(ev.VersionOpened(stored.info, stored.held))
         self.mates.version_opened()
@@ -338,7 +344,7 @@ class TaskRun:
                 self._near.inbound.forget(peer, self.stored.info.version, indices)
                 self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
             case ev.AskLeases(room=room):
-                self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
+                self._ask_leases(room)
             case ev.StartRead(info=info, indices=indices):
                 self._nursery.start_soon(self._read, info, indices)
             case ev.Announce(index=index):
@@ -347,6 +353,13 @@ class TaskRun:
                 self._drop(peer, words)
             case ev.AllHeld():
                 self._nursery.start_soon(finish, self)
+
+    def _ask_leases(self, room: int) -> None:
+        """One at least, as long as the version is not known or has to be confirmed."""
+        confirmed = self.confirmation.is_set() or self.ask.spec.digest is not None
+        if self.stored is None or not confirmed:
+            room = max(1, room)
+        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
 
     def _drop(self, peer: PeerId, words: str) -> None:
         self.note(f"dropped {peer}: {words}")
@@ -357,10 +370,11 @@ class TaskRun:
             self.mates.send(peer, msg.Depart(self.stored.info.version))
 
     async def _read(self, info: LeaseInfo, indices: tuple[int, ...]) -> None:
-        lease = LeasedRead(self, self._near.origin, self._near.key, info, self.stored, indices)
-        with trio.CancelScope() as scope:
-            self._leases[info.lease] = (info, scope)
-            await lease.run()
+        lease = LeasedRead(self, self._near, info, self.stored, indices)
+        if info.lease in self._leases:
+            return
+        self._leases[info.lease] = lease
+        await lease.run()
         del self._leases[info.lease]
         if not self.finished.is_set():
             self.post(ev.LeaseOver(info.lease))
@@ -390,7 +404,3 @@ class TaskRun:
 
 def _store_error(error: Exception) -> PeerdError:
     return error if isinstance(error, PeerdError) else NoSpace(f"the store cannot write: {error}")
-
-
-def _held_bytes(stored: StoredVersion) -> int:
-    return sum(stored.info.span(index)[1] for index in stored.held)

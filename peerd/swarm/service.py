@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import trio
 
@@ -99,7 +100,9 @@ class SwarmService:
     async def wanted(self, ask: Ask) -> AsyncIterator[TaskRun]:
         """The task's run, for as long as the caller is inside; joined to one that goes on."""
         task = task_id(ask, self._secret)
-        run = self._runs.get(task) or self._start(task, ask)
+        run = self._runs.get(task)
+        if run is None or run.finished.is_set():
+            run = self._start(task, ask)
         self._callers[task] = self._callers.get(task, 0) + 1
         try:
             yield run
@@ -107,9 +110,8 @@ class SwarmService:
             self._callers[task] -= 1
             if not self._callers[task]:
                 del self._callers[task]
-                scope = self._scopes.get(task)
-                if scope is not None and not run.finished.is_set():
-                    scope.cancel()
+                if self._runs.get(task) is run and not run.finished.is_set():
+                    self._scopes[task].cancel()
 
     def runs(self) -> dict[TaskId, TaskRun]:
         """Those that go on, and those that ended lately."""
@@ -143,7 +145,8 @@ class SwarmService:
 
     def _ended(self, run: TaskRun) -> None:
         task = run.task
-        del self._runs[task], self._scopes[task]
+        if self._runs.get(task) is run:
+            del self._runs[task], self._scopes[task]
         self._past[task] = run
         self._past.move_to_end(task)
         if len(self._past) > PAST_MAX:
@@ -200,8 +203,7 @@ class SwarmService:
         if run is not None and not run.finished.is_set():
             run.mates.joined(peer, join)
             return
-        known = self.near.store.versions(join.version.task)
-        stored = next((s for s in known if s.info.version == join.version.version), None)
+        stored = self.near.store.find(join.version.version)
         if stored is None or not stored.held:
             self._tell(peer, msg.Depart(join.version.version))
         elif join.version.version not in self._joined.setdefault(peer, set()):
@@ -219,7 +221,8 @@ class SwarmService:
         ask = Ask(spec)
         if not self._seed or task in self._runs or self._nursery is None:
             return
-        if not is_shared(ask) or task_id(ask, self._secret) != task:
+        remote = urlsplit(spec.url).scheme.lower() in ("http", "https")
+        if not remote or not is_shared(ask) or task_id(ask, self._secret) != task:
             raise RemoteProtocolError(f"{peer} enlists for a task that is not what it says")
         if len(self._runs) < RUNS_MAX:
             log.info("task %s: enlisted by %s", task[:12], peer)

@@ -87,7 +87,7 @@ class Serving:
             del self._queues[peer]
 
     async def _send(self, peer: PeerId, version: VersionId, index: PieceIndex) -> None:
-        stored = self._find(version)
+        stored = self._store.find(version)
         if stored is None or index not in stored.held or not await stored.check(index):
             self._reject(peer, version, (index,))
             return
@@ -102,9 +102,6 @@ class Serving:
             self._reject(peer, version, (index,))
             return
         self.sent_bytes[peer] = self.sent_bytes.get(peer, 0) + size
-
-    def _find(self, version: VersionId) -> StoredVersion | None:
-        return next((s for s in self._store.versions() if s.info.version == version), None)
 
     def _reject(self, peer: PeerId, version: VersionId, indices: tuple[int, ...]) -> None:
         try:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any, Protocol
 
 from peerd.ids import PeerId
 from peerd.signing import SigningKey
 from peerd.swarm.incoming import Inbound
 from peerd.swarm.ports import Keepers, Links, Origin, PieceStore
+
+
+class Offload(Protocol):
+    """Runs what blocks (hashing, the disk) off the event loop: trio.to_thread.run_sync."""
+
+    async def __call__(self, work: Callable[..., Any], /, *arguments: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Surroundings:
     rng: Random
     wall_clock: Callable[[], float]
     fresh_s: float
+    offload: Offload
 
 
 @dataclass

@@ -13,6 +13,7 @@ import trio
 
 from peerd.ids import PieceIndex
 from peerd.swarm.ports import StoredVersion
+from peerd.swarm.surroundings import Offload
 from peerd.units import MIB
 
 BUFFER_BYTES: Final = 1 * MIB
@@ -23,8 +24,8 @@ BATCH_BYTES: Final = 32 * MIB
 class WholeDigest:
     """Follows one stored version; `run` lives as long as the download."""
 
-    def __init__(self, stored: StoredVersion) -> None:
-        self._stored = stored
+    def __init__(self, stored: StoredVersion, offload: Offload) -> None:
+        self._stored, self._offload = stored, offload
         self._hash = hashlib.sha256()
         self._next = 0
         self._restart = False
@@ -46,7 +47,7 @@ class WholeDigest:
             self._more = trio.Event()
             if self._restart:
                 self._hash, self._next, self._restart = hashlib.sha256(), 0, False
-            if await trio.to_thread.run_sync(self._batch, self._prefix_end()):
+            if await self._offload(self._batch, self._prefix_end()):
                 continue
             self._idle.set()
             self._idle = trio.Event()
