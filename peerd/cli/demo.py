@@ -27,14 +27,22 @@ from peerd.cli import client, process
 from peerd.cli.demo_peer import Peer
 from peerd.cli.demo_show import Drawing, say, summary, words
 from peerd.cli.get import end_in_order
-from peerd.errors import DaemonUnreachable, DigestMismatch, NoSpace, UsageError
+from peerd.errors import (
+    DaemonUnreachable,
+    DigestMismatch,
+    NoSpace,
+    TimedOut,
+    UsageError,
+)
 from peerd.units import format_duration, format_size, parse_size
 
 SEED: Final = 1
 ORIGIN_READY_S: Final = 30.0
 KNOWN_S: Final = 15.0
 """Guess: gossip brings five peers together in about a second, on a busy machine in some."""
-POLL_S: Final = 0.1
+POLL_S: Final = 0.05
+STALL_S: Final = 60.0
+"""Guess: longer than any lease, so a dead reader is replaced well before."""
 READ_BYTES: Final = 1 << 20
 
 
@@ -74,7 +82,7 @@ def run(count: int, size_text: str, as_json: bool, command: Command = process.cl
         seconds = _all_at_once(peers, origin.url, size_bytes)
         copies = (origin.sent_bytes() - before) / size_bytes
         for peer in peers:
-            peer.verified = peer.error is None and _sha256(peer.output) == origin.sha256
+            peer.verified = bool(peer.done) and _sha256(peer.output) == origin.sha256
     if as_json:
         print(json.dumps(summary(peers, size_bytes, copies, seconds, direct_s)))
     else:
@@ -207,17 +215,27 @@ def _direct(origin: Origin, path: str) -> float:
 
 
 def _all_at_once(peers: list[Peer], url: str, size_bytes: int) -> float:
-    """Seconds until the last of them has its file."""
-    began = time.monotonic()
+    """Seconds until the last of them has its file; TimedOut where nothing moves any more."""
+    began = moved_at = time.monotonic()
     threads = [threading.Thread(target=peer.get, args=(url, began), daemon=True) for peer in peers]
     for thread in threads:
         thread.start()
-    drawing = Drawing(peers, size_bytes)
+    drawing, held_bytes = Drawing(peers, size_bytes), 0
     while any(thread.is_alive() for thread in threads):
-        threads[0].join(POLL_S) if threads[0].is_alive() else time.sleep(POLL_S)
+        time.sleep(POLL_S)
         drawing.draw()
-    drawing.end()
+        held_before, held_bytes = held_bytes, sum(peer.held_bytes for peer in peers)
+        moved_at = time.monotonic() if held_bytes > held_before else moved_at
+        if time.monotonic() - moved_at > STALL_S:
+            raise TimedOut(_stalled(peers))
     return max(peer.seconds or 0.0 for peer in peers)
+
+
+def _stalled(peers: list[Peer]) -> str:
+    waiting = [peer for peer in peers if peer.seconds is None]
+    last = process.tail(os.path.join(waiting[0].place, "log"))
+    names = ", ".join(peer.name for peer in waiting)
+    return f"nothing arrived for {STALL_S:.0f} s at {names}; {waiting[0].name} said last: {last}"
 
 
 def _sha256(path: str) -> str:

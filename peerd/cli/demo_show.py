@@ -33,14 +33,12 @@ class Drawing:
             up = f"\x1b[{len(self._peers) + 1}A" if self._drawn else ""
             lines = [*map(self._line, self._peers), rate]
             sys.stderr.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines))
+            sys.stderr.flush()
             self._drawn = True
         elif now >= self._next_line_at:
             share = 100 * total // (self._size_bytes * len(self._peers))
             say(f"{share:3d}% of {len(self._peers)} copies, {rate}")
             self._next_line_at = now + LINE_EVERY_S
-
-    def end(self) -> None:
-        sys.stderr.flush()
 
     def _line(self, peer: Peer) -> str:
         filled = 30 * peer.held_bytes // self._size_bytes

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import msgspec
 import trio
@@ -21,9 +21,6 @@ from peerd.errors import PeerdError, UsageError
 from peerd.gateway.http import BadRequest, ClientGone, Exchange, Limits, Request, Server, error_body
 from peerd.gateway.ports import Control, GetDone, GetEvent, GetFailed, GetRequest
 from peerd.gateway.unix import ControlSocket
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # trio-stubs, which libp2p brings, hide trio's own.
 
 URL_MAX_BYTES: Final = 8192
 HEADERS_MAX: Final = 32
@@ -62,7 +59,7 @@ class ControlServer:
             ("GET", re.compile(r"/v1/descriptor()"), self._descriptor),
         ]
 
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Binds, serves, and takes the socket's name away when cancelled.
 
         Requests under way end with the cancellation: their clients see the connection close.

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
@@ -24,9 +24,6 @@ import msgspec
 import trio
 
 from peerd.errors import PeerdError, UsageError
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # trio-stubs, which libp2p brings, hide trio's own.
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +79,23 @@ class Exchange:
     limits: Limits
     begun: bool = field(default=False, init=False)
     last: bool = field(default=False, init=False)
+    head_only: bool = field(default=False, init=False)
 
     async def answer(self, status: int, value: Any, *, descriptors: Sequence[int] = ()) -> None:
         """A whole JSON answer. Descriptors travel beside its first byte (unix sockets only)."""
         body = msgspec.json.encode(value) + b"\n"
         size = ("Content-Length", str(len(body)))
         head = self._head(status, [("Content-Type", "application/json"), size])
-        data = head + self._event(h11.Data(data=body)) + self._event(h11.EndOfMessage())
-        await self._transmit(data, descriptors)
+        sent = b"" if self.head_only else self._event(h11.Data(data=body))
+        await self._transmit(head + sent + self._event(h11.EndOfMessage()), descriptors)
 
     async def begin(self, status: int, content_type: str) -> None:
         """An answer of unknown length."""
         await self._transmit(self._head(status, [("Content-Type", content_type)]))
 
     async def send(self, data: bytes) -> None:
-        await self._transmit(self._event(h11.Data(data=data)))
+        if not self.head_only:
+            await self._transmit(self._event(h11.Data(data=data)))
 
     async def finish(self) -> None:
         await self._transmit(self._event(h11.EndOfMessage()))
@@ -120,7 +119,11 @@ class Exchange:
         return self._event(event)
 
     def _event(self, event: h11.Event) -> bytes:
-        return self.wire.send(event) or b""
+        try:
+            return self.wire.send(event) or b""
+        except h11.LocalProtocolError as error:
+            # The request left the connection in a state in which this cannot be said any more.
+            raise ClientGone from error
 
     async def _transmit(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         try:
@@ -157,7 +160,7 @@ class Server:
         self,
         listener: trio.SocketListener,
         *,
-        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self.serve, [listener])
@@ -169,23 +172,31 @@ class Server:
         self._open += 1
         try:
             if self._open > self._limits.connections_max:
-                raise BadRequest(503, "too many connections to this daemon; try again")
-            while await self._exchange(stream, wire):
+                refusal = BadRequest(503, "too many connections to this daemon; try again")
+                await self._refuse(Exchange(stream, wire, self._limits), refusal)
+                return
+            while await self._exchange(Exchange(stream, wire, self._limits)):
                 wire.start_next_cycle()
-        except BadRequest as refusal:
-            await self._refuse(Exchange(stream, wire, self._limits), refusal)
         except ClientGone:
             pass
         finally:
             self._open -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _exchange(self, stream: trio.abc.Stream, wire: h11.Connection) -> bool:
+    async def _exchange(self, exchange: Exchange) -> bool:
         """One request and its answer; whether the connection may carry another."""
-        request = await self._read_request(stream, wire)
-        if request is None:
+        wire = exchange.wire
+        try:
+            request = await self._read_request(exchange)
+            if request is None:
+                return False
+            await self._handle(request, exchange)
+        except BadRequest as refusal:
+            await self._refuse(exchange, refusal)
             return False
-        exchange = Exchange(stream, wire, self._limits)
+        return wire.our_state is h11.DONE and wire.their_state is h11.DONE
+
+    async def _handle(self, request: Request, exchange: Exchange) -> None:
         try:
             await self._handler(request, exchange)
         except (BadRequest, ClientGone):
@@ -197,19 +208,18 @@ class Server:
             if not exchange.begun:
                 words = "the daemon failed on this request; its log says why"
                 await exchange.answer(500, error_body(PeerdError.code, words))
-        return wire.our_state is h11.DONE and wire.their_state is h11.DONE
 
     async def _refuse(self, exchange: Exchange, refusal: BadRequest) -> None:
-        if exchange.wire.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
-        with contextlib.suppress(ClientGone, h11.LocalProtocolError):
+        """The answer to what cannot be served; the connection ends with it."""
+        exchange.last = True
+        if exchange.wire.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await exchange.answer(refusal.status, error_body(UsageError.code, str(refusal)))
             if isinstance(exchange.stream, trio.abc.HalfCloseableStream):
                 await _linger(exchange.stream)
 
-    async def _read_request(self, stream: trio.abc.Stream, wire: h11.Connection) -> Request | None:
+    async def _read_request(self, exchange: Exchange) -> Request | None:
         """None where the client closed, or said nothing for too long, between requests."""
-        reader = _Reader(stream, wire, self._limits)
+        reader = _Reader(exchange, exchange.stream, exchange.wire, self._limits)
         try:
             return await reader.request()
         except h11.RemoteProtocolError as error:
@@ -222,6 +232,7 @@ class Server:
 class _Reader:
     """Reads one request, within the limits of size and time."""
 
+    exchange: Exchange
     stream: trio.abc.Stream
     wire: h11.Connection
     limits: Limits
@@ -240,7 +251,12 @@ class _Reader:
 
     async def _whole(self) -> Request | None:
         head = await self._event()
-        return _request(head, await self._body()) if isinstance(head, h11.Request) else None
+        if not isinstance(head, h11.Request):
+            return None
+        self.exchange.head_only = head.method == b"HEAD"
+        if head.method == b"CONNECT":
+            raise BadRequest(501, "there are no tunnels here")
+        return _request(head, await self._body())
 
     async def _body(self) -> bytes:
         body = bytearray()

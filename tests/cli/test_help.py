@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from peerd.cli.main import peerd as group
+from peerd.errors import IdentityCloned, StoreDamaged, UsageError
 from tests.cli.running import peerd
 
 
@@ -42,3 +44,13 @@ async def test_help_and_version_go_to_standard_output() -> None:
     assert b"Example: peerd get https://" in result.stdout
     version = await peerd("--version")
     assert version.stdout.startswith(b"peerd")
+
+
+def test_the_systemd_unit_uses_flags_that_exist() -> None:
+    unit = Path("deploy/peerd.service").read_text().replace("\\\n", " ")
+    (start,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = start.removeprefix("ExecStart=/usr/bin/env peerd join").split()
+    context = group.commands["join"].make_context("join", words)
+    assert context.params["socket_mode"] == "0660"
+    refused = {UsageError.exit_code, StoreDamaged.exit_code, IdentityCloned.exit_code}
+    assert f"RestartPreventExitStatus={' '.join(map(str, sorted(refused)))}" in unit

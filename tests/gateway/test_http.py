@@ -151,3 +151,12 @@ async def test_too_many_connections_are_refused_and_the_rest_served(
         status, _ = await said(dial(), b"GET / HTTP/1.0\r\n\r\n")
         assert status == 503
         assert (await said(kept[0], b"GET / HTTP/1.0\r\n\r\n"))[0] == 200
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    async with serving() as dial:
+        client = dial()
+        await client.send_all(b"HEAD /a HTTP/1.0\r\n\r\n")
+        head, _, body = (await everything(client)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body == b""
