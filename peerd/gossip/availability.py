@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from peerd.codec import WireCount, WireDigest, WirePeerId, WireTerm, decode, encode
 from peerd.errors import RemoteProtocolError
 from peerd.gossip.items import Item, ItemTable
-from peerd.gossip.membership import MEMBERS_MAX, Heard, Hearing, Verify
+from peerd.gossip.membership import MEMBERS_MAX, Heard, Hearing, Verify, heard_old
 from peerd.gossip.records import (
     BODY_MAX_BYTES,
     Kind,
@@ -136,12 +136,7 @@ class Availability:
         version = Version(holdings.generation, holdings.counter, mark_of(item.body))
         known = self.table.get(holdings.peer)
         record = record_of(holdings.peer)
-        old = Hearing(
-            Heard.OLD,
-            holdings.peer,
-            holdings.generation,
-            known is not None and known.version == version,
-        )
+        old = heard_old(holdings.peer, version, known)
         if record is None or record.left or holdings.generation < record.generation:
             return old
         if known is not None and known.version >= version:

@@ -166,7 +166,12 @@ class Dialling:
             _, entry = pair
             return entry.peer not in neighbours, entry.failures, self._rng.random()
 
-        named = [pair for pair in self._addresses.items() if pair[1].peer is not None]
+        named = [
+            (text, entry)
+            for text, entry in self._addresses.items()
+            if entry.peer is not None
+            and (not entry.bootstrap or text in self._of.get(entry.peer, ()))
+        ]
         return tuple(text for text, _ in sorted(named, key=order)[:KNOWN_MAX])
 
     # --- whom to dial now

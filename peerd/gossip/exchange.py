@@ -113,7 +113,7 @@ class Exchange:
             case Arrived(peer=peer, payload=payload):
                 orders = self._arrived(peer, payload, now)
             case NeighbourUp(peer=peer):
-                self._neighbour_up(peer, now)
+                orders = self._neighbour_up(peer, now)
             case NeighbourDown(peer=peer):
                 self._neighbour_down(peer, now)
             case Connected(address=address, peer=peer):
@@ -138,15 +138,17 @@ class Exchange:
                 orders = self._leave(now)
         return orders + self.expire(now)
 
-    def _neighbour_up(self, peer: PeerId, now: float) -> None:
+    def _neighbour_up(self, peer: PeerId, now: float) -> list[Order]:
+        """Says who we are first: a sync comes in its own time, and may be long."""
         if peer == self._peer or peer in self.neighbours:
-            return
+            return []
         self.neighbours[peer] = now
         self.membership.reachable(peer)
         self.spreading.neighbour_up(peer)
         self.syncing.neighbour_up(peer, now)
         if len(self.neighbours) > NEIGHBOURS_HIGH:
             self._prune_at = min(self._prune_at, now + PRUNE_AFTER_S)
+        return self._tell(peer, Kind.RECORD, self._peer, now)
 
     def _neighbour_down(self, peer: PeerId, now: float) -> None:
         self.neighbours.pop(peer, None)
@@ -163,10 +165,10 @@ class Exchange:
 
     def _leave(self, now: float) -> list[Order]:
         self.membership.leave(now)
-        record = self.membership.table.signed(self._peer, now)
-        assert record is not None
-        goodbye = [(peer, Deltas((record,))) for peer in self.neighbours]
-        return [*_sends(goodbye), self._remember(now)]
+        orders: list[Order] = []
+        for peer in self.neighbours:
+            orders += self._tell(peer, Kind.RECORD, self._peer, now)
+        return [*orders, self._remember(now)]
 
     # --- messages
 
@@ -213,9 +215,18 @@ class Exchange:
                 self._news(item.kind, hearing.owner, source, now)
             elif hearing.same:
                 self.spreading.told_by(source, item.kind, hearing.owner)
+            elif hearing.behind and source == hearing.owner:
+                # It does not know its own newest word (a restart, a clone): at once, not coalesced.
+                orders += self._tell(source, item.kind, hearing.owner, now)
+            elif hearing.behind:
+                self.spreading.news_for(source, item.kind, [hearing.owner], now)
             if hearing.conflict is not None:
                 orders.append(hearing.conflict)
         return orders
+
+    def _tell(self, peer: PeerId, kind: Kind, owner: PeerId, now: float) -> list[Order]:
+        item = self.tables[kind].signed(owner, now)
+        return [] if item is None else _sends([(peer, Deltas((item,)))])
 
     def _news(self, kind: Kind, owner: PeerId, source: PeerId, now: float) -> None:
         self.spreading.news(kind, owner, source, now)

@@ -94,13 +94,21 @@ class Heard(Enum):
 
 
 class Hearing(NamedTuple):
-    """`same`: the one who told us has just what we have."""
+    """`same`: who told us has just what we have; `behind`: we have a newer one."""
 
     heard: Heard
     owner: PeerId
     generation: int
     same: bool = False
+    behind: bool = False
     conflict: IdentityConflict | None = None
+
+
+def heard_old(owner: PeerId, version: Version, known: Item | None) -> Hearing:
+    """How an item stands to the one we know, before anything is done about it."""
+    same = known is not None and known.version == version
+    behind = known is not None and known.version > version
+    return Hearing(Heard.OLD, owner, version.generation, same, behind)
 
 
 class _Mark(NamedTuple):
@@ -208,12 +216,7 @@ class Membership:
             )
         version = _version(record, item.body)
         known = self.table.get(record.peer)
-        old = Hearing(
-            Heard.OLD,
-            record.peer,
-            record.generation,
-            known is not None and known.version == version,
-        )
+        old = heard_old(record.peer, version, known)
         if item.age_s >= record.ttl_s or (known is not None and known.version >= version):
             return old
         if known is None and self.table.full():

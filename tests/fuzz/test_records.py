@@ -1,6 +1,6 @@
 """Whatever bytes a neighbour sends, gossip decodes them or says RemoteProtocolError.
 
-PEERD_FUZZ_EXAMPLES is the number of inputs for each test (default 300); `make fuzz` uses a million.
+PEERD_FUZZ_EXAMPLES is the number of inputs for each test (default 100); `make fuzz` uses a million.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peerd.gossip.ports import GOSSIP_MESSAGE_MAX_BYTES
 from peerd.gossip.records import ADDRESSES_MAX, BODY_MAX_BYTES, Kind, PeerRecord, Signed, sign
 from tests.gossip.builders import exchange, key, record, signed
 
-EXAMPLES = int(os.environ.get("PEERD_FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("PEERD_FUZZ_EXAMPLES", "100"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,

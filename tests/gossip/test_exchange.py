@@ -141,8 +141,8 @@ def test_a_neighbour_that_was_met_must_sync_before_we_are_synced() -> None:
     peer = key(1).peer_id
     orders = core.handle(NeighbourUp(peer), 0.2)
     core.handle(Connected("one.example:4001", peer), 0.2)
-    digests = [unpack(order.payload) for order in orders if isinstance(order, Send)]
-    assert isinstance(digests[0], Digest)
+    said = [unpack(order.payload) for order in orders if isinstance(order, Send)]
+    digests = [message for message in said if isinstance(message, Digest)]
     assert (core.synced, core.alone) == (False, False)
     empty = Listing(digests[0].round, Kind.RECORD, (), (), 64)
     core.handle(Arrived(peer, pack(empty)), 0.3)

