@@ -130,10 +130,10 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
 
         await nursery.start(links.run)
         await nursery.start(overlay.run)
+        await nursery.start(gossip.run)
         gossip.update_addresses(
             overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
         )
-        await nursery.start(gossip.run)
         await nursery.start(keepers.run)
         await nursery.start(swarm.run)
         nursery.start_soon(counting.run)
