@@ -291,11 +291,11 @@ class KeeperCore(KeeperTable):
         """Hand the roster to a better-ranked keeper, and send its members there."""
         state = kept.state(now, handover=True)
         seat.say(now, f"handed over to {to}")
-        seat.kept, seat.yielded_at = None, now
+        seat.yielded_at = now
         seat.keeper, seat.keeper_at = to, now
         seat.copy = Copy(state, now)
         seat.term_heard = max(seat.term_heard, kept.term)
-        self._active.pop(seat.task, None)
+        self._let_go(seat)
         self._send(to, state)
         for peer in kept.roster.entries:
             self._redirect(peer, seat.task, to)
@@ -437,8 +437,7 @@ class KeeperCore(KeeperTable):
                 case Timer.BETTER:
                     self._probe_better(seat, kept, now)
                 case Timer.IDLE:
-                    seat.kept = None
-                    self._active.pop(seat.task, None)
+                    self._let_go(seat)
                     return
                 case Timer.JUDGE:
                     pass  # `plan` looks again.

@@ -41,7 +41,7 @@ def enrol(kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
         held = 0
     entry = _entry(kept, peer, message, now)
     if message.version is not None:
-        _learn(kept, message.version, message.prior_term, now)
+        _learn(kept, peer, message.version, message.prior_term, now)
         entry.spare = (message.version.version, held)
         if kept.version is None or not fits(message.version, kept.version):
             held = 0
@@ -85,11 +85,11 @@ def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
     return entry
 
 
-def _learn(kept: Kept, version: VersionInfo, prior_term: int, now: float) -> None:
-    """A keeper that starts learns the version from those who have it."""
-    known = kept.version
-    if known is None and kept.book.only(LeaseKind.RESOLVE) is None:
-        kept.set_version(version, now)
+def _learn(kept: Kept, peer: PeerId, version: VersionInfo, prior_term: int, now: float) -> None:
+    """A keeper that starts learns the version from those who have it, or just resolved it."""
+    known, resolving = kept.version, kept.book.only(LeaseKind.RESOLVE)
+    if known is None and (resolving is None or resolving.holder == peer):
+        kept.set_version(version, now, keep=resolving)
         kept.confirmed = version.digest is not None or prior_term > 0
         if not kept.confirmed:
             kept.doubt = Doubt.AGE
@@ -117,15 +117,36 @@ def _register_leases(kept: Kept, entry: Entry, message: Enrol, now: float) -> No
         if known is not None and known.holder == entry.peer:
             left_s = min(info.expires_in_s, kept.config.lease_max_s)
             known.expires_at = max(known.expires_at, now + left_s)
+            if known.kind is LeaseKind.RESOLVE and info.kind is not LeaseKind.RESOLVE:
+                read_on(kept, known)
         elif info.holder != entry.peer or not adopt(kept, info, message.version, now):
             kept.send(entry.peer, LeaseRevoked(kept.task, kept.term, info.lease))
     if entry.peer in kept.roster.entries:
         kept.line_up(entry, now)
 
 
+def read_on(kept: Kept, lease: Lease) -> bool:
+    """A resolver reads its response on: piece 0, or all where it is the only response.
+
+    False where others hold or read that already.
+    """
+    count = kept.count
+    if kept.version is None or lease.count:
+        return bool(lease.count)
+    if not kept.parallel and not (kept.finished or kept.book.leased):
+        kept.book.reshape(lease, LeaseKind.STREAM, 0, count or 0)
+    elif kept.parallel and count and not (kept.roster.covered | kept.book.leased) & 1:
+        kept.book.reshape(lease, LeaseKind.RESOLVE, 0, 1)
+    else:
+        return False
+    return True
+
+
 def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) -> bool:
     """Take over a lease that another keeper granted, if nobody else reads the same."""
     current = kept.version
+    if info.lease in kept.book.leases:
+        return False
     if len(kept.book.of(info.holder)) >= kept.config.leases_each_max:
         return False
     if info.holder in kept.roster.liars or info.kind is LeaseKind.AUDIT:
@@ -147,6 +168,8 @@ def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) 
     if lease is None:
         kept.book.count_again("views", info.count)
         return False
+    if info.holder in kept.roster.entries:
+        kept.line_up(kept.roster.entries[info.holder], now)
     kept.say(now, f"adopted {info.kind.name} {info.first}+{info.count} of {info.holder}")
     return True
 
@@ -268,8 +291,11 @@ def name_readers(kept: Kept, now: float) -> None:
     named = kept.readers_named()
     if waiting and (named or kept.paused()):
         update = RosterUpdate(kept.task, kept.term, None, named, ())
+        again = RosterUpdate(kept.task, kept.term, kept.version, named, ())
         for entry in waiting:
-            kept.send(entry.peer, update)
+            # Who holds nothing may have missed the version, between two keepers.
+            missed = not entry.bits and entry.told_version is not None
+            kept.send(entry.peer, again if missed else update)
     if waiting:
         kept.wake(Timer.NAME, now + kept.config.name_interval_s)
 

@@ -38,6 +38,8 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
     match message.outcome:
         case Outcome.PROGRESS:
             _renew(kept, entry, lease, now)
+        case Outcome.DONE if lease.kind is LeaseKind.RESOLVE and not lease.count:
+            pass  # It has yet to say what it resolved.
         case Outcome.DONE:
             kept.end_lease(lease, "unattested", now, unread=False)
         case Outcome.RETURNED:
@@ -204,11 +206,7 @@ def resolved(kept: Kept, entry: Entry, message: Resolved, now: float) -> None:
 
 def _go_on(kept: Kept, entry: Entry, lease: Lease, version: VersionInfo, now: float) -> None:
     """The resolving response is read on: piece 0, or all where it is the only one."""
-    if not kept.parallel and not (kept.finished or kept.book.leased):
-        kept.book.reshape(lease, LeaseKind.STREAM, 0, version.piece_count or 0)
-    elif kept.parallel and version.piece_count and not (kept.roster.covered | kept.book.leased) & 1:
-        kept.book.reshape(lease, LeaseKind.RESOLVE, 0, 1)
-    else:
+    if not members.read_on(kept, lease):
         kept.book.count_again("revalidated", 1 if version.piece_count else 0)
         kept.end_lease(lease, "returned", now, unread=True)
         return
@@ -245,8 +243,6 @@ def expire_leases(kept: Kept, now: float) -> None:
         if lease.lease not in kept.book.leases:
             continue
         kept.say(now, f"{lease.kind.name} {lease.first}+{lease.count} of {lease.holder} ran out")
-        if lease.kind is LeaseKind.RESOLVE and not lease.count:
-            kept.book.count_again("expired", 1)
         if lease.kind is LeaseKind.STREAM:
             ahead = lease.attested.bit_length() + STREAM_AHEAD
             kept.book.granted &= (1 << max(ahead, lease.first + STREAM_AHEAD)) - 1

@@ -80,6 +80,7 @@ class Seat:
     redirected: dict[PeerId, PeerId] = field(default_factory=dict)
     probed: set[PeerId] = field(default_factory=set)
     listed: dict[VersionId, Listed] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
     hints: tuple[PeerId, ...] = ()
     order: list[PeerId] = field(default_factory=list)
     own_place: int = 0

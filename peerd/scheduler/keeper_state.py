@@ -90,7 +90,7 @@ class Kept:
     checking: dict[PeerId, None] = field(default_factory=dict)
     check_rounds: int = 0
     changes: deque[float] = field(default_factory=deque)
-    restarted: bool = False
+    resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)
     copied_at: float = -inf
     members_copied_at: float = -inf
@@ -160,6 +160,7 @@ class Kept:
             return
         self.revoke_all(now, keep)
         self._begin(now)
+        self.resolving = False
         self.say(now, f"version {version.version[:12]} of {version.piece_count} pieces")
         for entry in self.roster.entries.values():
             if entry.spare is not None and entry.spare[0] == version.version:
@@ -201,6 +202,10 @@ class Kept:
 
     def grant(self, kind: LeaseKind, entry: Entry, first: int, count: int, now: float) -> Lease:
         expires_at = now + self.lease_s(entry, max(1, count))
+        if kind is LeaseKind.RESOLVE and self.version is None:
+            if self.resolving:
+                self.book.count_again("resolve", 1)
+            self.resolving = True
         lease = self.book.grant(kind, entry.peer, first, count, now, expires_at)
         self.line_up(entry, now)
         self.say(now, f"{kind.name} {first}+{count} to {entry.peer}")
@@ -285,6 +290,11 @@ class Kept:
         if not readers:
             readers = [entry for entry in entries.values() if entry.bits]
         return tuple(entry.named() for entry in readers[:4])
+
+    def unneeded_reads(self) -> dict[str, int]:
+        """Pieces granted again, by reason, and reads to check what others said."""
+        checks = {"audit": self.audits.pieces_audited, "dispute": self.audits.pieces_disputed}
+        return self.book.again | {reason: pieces for reason, pieces in checks.items() if pieces}
 
     def validate(self) -> None:
         self.roster.validate()

@@ -7,7 +7,7 @@ times holds each task's newest one (older ones are skipped); idle tasks are forg
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from math import inf
 
 from peerd.ids import PeerId, TaskId
@@ -71,13 +71,22 @@ class KeeperTable:
         return tuple(x.info(now) for x in kept.book.leases.values()) if kept else ()
 
     def unneeded_reads(self, task: TaskId) -> dict[str, int]:
-        """Pieces granted again, by reason; `audit` and `dispute` are reads to check another."""
+        """Pieces granted again, by reason; `audit` and `dispute` are reads to check another.
+
+        Counted while this peer keeps the task; `counted` has what was counted before.
+        """
         kept = self.kept(task)
-        if kept is None:
+        return {} if kept is None else kept.unneeded_reads()
+
+    def counted(self, task: TaskId) -> dict[str, int]:
+        """The same, over all the times that this peer kept the task."""
+        seat = self._seats.get(task)
+        if seat is None:
             return {}
-        again = dict(kept.book.again)
-        checks = {"audit": kept.audits.pieces_audited, "dispute": kept.audits.pieces_disputed}
-        return again | {reason: pieces for reason, pieces in checks.items() if pieces}
+        total = Counter(seat.counted)
+        if seat.kept is not None:
+            total.update(seat.kept.unneeded_reads())
+        return dict(total)
 
     def liars(self, task: TaskId) -> dict[PeerId, str]:
         kept = self.kept(task)
@@ -118,6 +127,14 @@ class KeeperTable:
             grants.plan(seat.kept, now)
             self._active[seat.task] = seat
         self._schedule(seat)
+
+    def _let_go(self, seat: Seat) -> None:
+        """The task is kept no more; what was counted stays."""
+        assert seat.kept is not None
+        for reason, pieces in seat.kept.unneeded_reads().items():
+            seat.counted[reason] = seat.counted.get(reason, 0) + pieces
+        seat.kept = None
+        self._active.pop(seat.task, None)
 
     def _schedule(self, seat: Seat) -> None:
         at = inf

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from peerd.ids import LeaseId, PeerId, PieceIndex
 from peerd.link.messages import LeaseInfo, LeaseKind
@@ -174,11 +175,9 @@ class LeaseBook:
 
     def adopt(self, info: LeaseInfo, now: float, expires_at: float) -> Lease | None:
         """A lease another keeper granted; None where its pieces are being read already."""
-        if info.lease in self.leases:
-            return None
         lease = Lease(
             LeaseId(info.lease), info.kind, info.holder, info.first, info.count,
-            now, expires_at, now,
+            -inf, expires_at, now,
         )  # fmt: skip
         if lease.bits & self.leased or not lease.reads:
             return None

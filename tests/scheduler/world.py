@@ -10,7 +10,7 @@ import heapq
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import LeaseId, PeerId, PieceIndex, TaskId, VersionId
@@ -18,6 +18,7 @@ from peerd.link import messages as m
 from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.scheduler import seeker as sk
 from peerd.scheduler.keeper import KeeperCore
+from peerd.scheduler.keeper_events import Event as KeeperEvent
 from peerd.scheduler.keeper_events import (
     KeeperConfig,
     LinkLost,
@@ -25,7 +26,6 @@ from peerd.scheduler.keeper_events import (
     MessageFrom,
     Undelivered,
 )
-from peerd.scheduler.keeper_events import Event as KeeperEvent
 from peerd.scheduler.leases import each
 from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
@@ -84,6 +84,7 @@ class Held:
     info: m.LeaseInfo
     until: float
     boss: PeerId
+    boss_boot: int
     made: list[Attestation] = field(default_factory=list)
 
 
@@ -237,11 +238,11 @@ class SimPeer:
         world = self.world
         self.fetch()
         boss = self.seeker.keeper
-        if boss is not None and self.version is not None and self.told != self.held:
-            if world.now - world.told_at.get(self.number, -1.0) >= 0.5 or self.complete:
-                world.told_at[self.number], self.told = world.now, self.held
-                have = m.Progress(world.origin.task, self.version.version, self.bitmap())
-                world.post(self, boss, have)
+        due = world.now - world.told_at.get(self.number, -1.0) >= 0.5 or self.complete
+        if boss is not None and self.version is not None and self.told != self.held and due:
+            world.told_at[self.number], self.told = world.now, self.held
+            have = m.Progress(world.origin.task, self.version.version, self.bitmap())
+            world.post(self, boss, have)
         if world.now - world.asked_at.get(self.number, -1.0) >= 1.0:
             world.asked_at[self.number] = world.now
             self.ask()
@@ -326,7 +327,9 @@ class SimPeer:
         if info.lease in self.over:
             return
         self.over.add(info.lease)
-        self.leases[info.lease] = Held(info, self.world.now + info.expires_in_s, boss)
+        self.leases[info.lease] = Held(
+            info, self.world.now + info.expires_in_s, boss, self.world.peers[boss].boot
+        )
         self.work()
 
     def work(self) -> None:
@@ -412,7 +415,7 @@ class SimPeer:
         count = info.count or (self.version.piece_count or 0) - info.first
         if count > len(held.made):
             world.origin.reads.append(
-                Read(world.now, self.peer, (held.boss, world.peers[held.boss].boot),
+                Read(world.now, self.peer, (held.boss, held.boss_boot),
                      self.version.version, index, info.kind)
             )  # fmt: skip
             digest = index.to_bytes(32, "big")
@@ -515,14 +518,13 @@ class World:
             return
         if not self.reach(sender, other):
             sender_boot = sender.boot
-            self.at(
-                self.now + 0.01,
-                lambda: sender.alive and sender.boot == sender_boot and sender.undelivered(to),
-            )
+            self.at(self.now + 0.01, partial(self.not_delivered, sender, sender_boot, to))
             return
         self._links.add(frozenset({sender.peer, to}))
         for _ in range(2 if self.rng.random() < self.doubled else 1):
             if self.rng.random() < self.loss:
+                # TCP loses nothing but the whole link, which is noticed a little later.
+                self.at(self.now + self.rng.random() * 0.3, partial(self.break_link, sender, other))
                 continue
             when = self.now + self.rng.uniform(*self.delay_s)
             if self.ordered:
@@ -530,13 +532,17 @@ class World:
                 self._last[sender.peer, to] = when
             self.at(when, lambda: self.deliver(sender.peer, to, data, boot))
 
+    def not_delivered(self, sender: SimPeer, boot: int, to: PeerId) -> None:
+        if sender.alive and sender.boot == boot:
+            sender.undelivered(to)
+
     def deliver(
         self, sender: PeerId, to: PeerId, data: bytes, boot: int, looped: bool = False
     ) -> None:
         other = self.peers[to]
-        if other.alive and other.boot == boot:
-            if looped or frozenset({sender, to}) in self._links:
-                other.arrived(sender, m.decode_message(data))
+        here = other.alive and other.boot == boot
+        if here and (looped or frozenset({sender, to}) in self._links):
+            other.arrived(sender, m.decode_message(data))
 
     # --- faults
 
