@@ -47,10 +47,10 @@ def _show(answer: dict[str, Any], as_json: bool, words: Callable[[dict[str, Any]
 
 def pairs(values: Mapping[str, Any], indent: str = "") -> str:
     """One line a key; what is nested comes indented below its key."""
-    width = max((len(key) for key in values), default=0)
+    width = max((len(_label(key)) for key in values), default=0)
     lines = []
     for key, value in values.items():
-        label = key.replace("_", " ")
+        label = _label(key)
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{label}", pairs(value, indent + "  ")]
         elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -68,7 +68,7 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str, indent: str = "") -> st
         return empty
     keys = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
     cells = [[cell(key, row.get(key), short=True) for key in keys] for row in rows]
-    heads = [key.replace("_", " ") for key in keys]
+    heads = [_label(key) for key in keys]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [isinstance(rows[0].get(key), int | float) for key in keys]
     return "\n".join(
@@ -79,6 +79,11 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str, indent: str = "") -> st
         ).rstrip()
         for line in [heads, *cells]
     )
+
+
+def _label(key: str) -> str:
+    """Without the seconds' unit, which the value carries."""
+    return key.removesuffix("_s").replace("_", " ")
 
 
 def cell(key: str, value: Any, short: bool = False) -> str:
