@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import trio
 from libp2p.crypto.x25519 import create_new_key_pair as create_static_key_pair
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.swarm import Swarm
@@ -23,9 +24,11 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from peerd.errors import RemoteProtocolError
 from peerd.overlay import yamux
 from peerd.overlay.identity import key_pair
 from peerd.signing import SigningKey
+from tests.overlay.attacks import Attacker
 
 
 class StockHost:
@@ -68,3 +71,26 @@ def stock_streams() -> Iterator[None]:
         yield
     finally:
         yamux.install()
+
+
+class _StockAttacker(Attacker):
+    """A stock host greets nobody and has no gate."""
+
+    async def greet(self) -> tuple[Any, Any]:
+        return await self.connect(), None
+
+
+async def attack_stock(job: Any, stock: StockHost, topic: str) -> None:
+    attacker = _StockAttacker(stock.address, "stock", "unused")
+    attacker.topic = topic
+    async with attacker.running():
+        with trio.move_on_after(2):
+            try:
+                await job(attacker)
+            except RemoteProtocolError:
+                pass
+
+
+async def let_in(stream: Any, protocol: str) -> bool:
+    """A gate that is open."""
+    return True
