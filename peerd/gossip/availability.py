@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from peerd.codec import WireCount, WireDigest, WirePeerId, WireTerm, decode, encode
+from peerd.codec import WireCount, WirePeerId, WireTerm, decode, encode
 from peerd.errors import RemoteProtocolError
 from peerd.gossip.items import Item, ItemTable
 from peerd.gossip.membership import MEMBERS_MAX, Heard, Hearing, Verify, heard_old
@@ -40,26 +40,37 @@ ACTIVE_MAX: Final = 16
 PROGRESS_STEP_PERCENT: Final = 10
 """Coarse on purpose: gossip never drives piece requests, and each step costs a flood."""
 
-WireActive = tuple[WireDigest, Annotated[int, Meta(ge=0, le=100)]]
+ACTIVE_ENTRY_BYTES: Final = 33
+"""A task id and its progress in percent. Packed: tuples of them would cost 120 bytes each."""
 
 
 class Holdings(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One peer's filter and active tasks (newest first, with progress in percent)."""
+    """One peer's filter and active tasks (newest first), both views into the signed body: ten
+    thousand peers' copies would not fit the 64 MB of design.md §5."""
 
     peer: WirePeerId
     generation: WireTerm
     counter: WireCount
     hashes: Annotated[int, Meta(ge=1, le=HASHES_MAX)]
-    bloom: Annotated[bytes, Meta(max_length=BLOOM_MAX_BYTES)]
-    active: Annotated[tuple[WireActive, ...], Meta(max_length=ACTIVE_MAX)]
+    bloom: Annotated[memoryview, Meta(max_length=BLOOM_MAX_BYTES)]
+    active: Annotated[memoryview, Meta(max_length=ACTIVE_MAX * ACTIVE_ENTRY_BYTES)]
+
+    def progress(self) -> dict[bytes, int]:
+        """The active tasks with their progress in percent; a part of an entry counts as none."""
+        starts = range(0, len(self.active) - ACTIVE_ENTRY_BYTES + 1, ACTIVE_ENTRY_BYTES)
+        return {bytes(self.active[i : i + 32]): min(100, self.active[i + 32]) for i in starts}
 
     def may_hold(self, task: bytes) -> bool:
-        if any(name == task for name, _ in self.active):
-            return True
-        return bool(self.bloom) and all(
+        if len(self.bloom) and all(
             self.bloom[bit >> 3] >> (bit & 7) & 1
             for bit in _bits(task, self.hashes, 8 * len(self.bloom))
-        )
+        ):
+            return True
+        active = bytes(self.active)
+        at = active.find(task)
+        while at > 0 and at % ACTIVE_ENTRY_BYTES:
+            at = active.find(task, at + 1)
+        return at >= 0
 
 
 def _bits(task: bytes, hashes: int, bit_count: int) -> list[int]:
@@ -103,17 +114,21 @@ class Availability:
     ) -> bool:
         """Signs what we hold (newest first), if it is not what we said last in this generation."""
         hashes, bloom = bloom_of([bytes.fromhex(task) for task in tasks[:BLOOM_TASKS_MAX]])
-        doing = tuple((bytes.fromhex(task), _percent(done)) for task, done in active[:ACTIVE_MAX])
+        doing = b"".join(
+            bytes.fromhex(task) + bytes([_percent(done)]) for task, done in active[:ACTIVE_MAX]
+        )
         before = self._holdings.get(self.peer)
         if before is None and not tasks and not active:
             return False
         if before is not None and before.generation == generation:
-            if (before.hashes, before.bloom, before.active) == (hashes, bloom, doing):
+            if before.hashes == hashes and before.bloom == bloom and before.active == doing:
                 return False
             counter = before.counter + 1
         else:
             counter = 0
-        holdings = Holdings(self.peer, generation, counter, hashes, bloom, doing)
+        holdings = Holdings(
+            self.peer, generation, counter, hashes, memoryview(bloom), memoryview(doing)
+        )
         body = encode(holdings)
         signed = sign(self._key, Kind.HOLDINGS, body)
         version = Version(generation, counter, mark_of(body))

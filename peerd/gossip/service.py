@@ -18,7 +18,7 @@ from typing import NamedTuple
 import trio
 from msgspec import structs
 
-from peerd.errors import AdmissionRefused, PeerUnreachable, RemoteProtocolError
+from peerd.errors import PeerdError, PeerUnreachable
 from peerd.gossip.events import (
     Arrived,
     Connected,
@@ -279,7 +279,8 @@ class GossipService:
         with trio.move_on_after(DIAL_TIMEOUT_S):
             try:
                 outcome = Connected(address, await self._overlay.connect(address))
-            except (PeerUnreachable, AdmissionRefused, RemoteProtocolError) as error:
+            except PeerdError as error:
+                # The address may be a hostile record's: whatever is wrong with it, it failed.
                 words = str(error)
         if isinstance(outcome, DialFailed):
             self._log_failure(address, words)

@@ -41,7 +41,7 @@ leaves = (
     | st.sampled_from([key(1).peer_id, bytes(16), bytes(32), bytes(64), bytes(512)])
 )
 trees = st.recursive(leaves, lambda inner: st.lists(inner, max_size=16), max_leaves=40)
-holdings = Holdings(key(1).peer_id, 1, 0, 7, bytes(128), ((bytes(32), 50),))
+holdings = Holdings(key(1).peer_id, 1, 0, 7, memoryview(bytes(128)), memoryview(bytes(33)))
 samples = [
     pack(Deltas((signed(1, record(1)), sign(key(1), Kind.HOLDINGS, encode(holdings))))),
     pack(Digest(1, Kind.RECORD, 0, bytes(512))),
@@ -108,6 +108,7 @@ def test_holdings_decode_within_their_bounds_or_are_refused(data: bytes, task: b
     if found is not None:
         assert len(found.bloom) <= BLOOM_MAX_BYTES
         found.may_hold(task)
+        assert all(0 <= percent <= 100 for percent in found.progress().values())
 
 
 class _Target:

@@ -51,7 +51,7 @@ def test_holders_are_those_whose_newest_word_it_is() -> None:
     assert one.holders(task(500), owner.record_of) == [OWNER]
     found = one.of(OWNER)
     assert found is not None
-    assert found.active[0][1] == 50
+    assert found.progress() == {bytes.fromhex(task(500)): 50}
     one.validate()
 
 
@@ -112,7 +112,7 @@ def test_the_filter_keeps_its_size_and_its_rate(count: int, false_most: float) -
     said = one.of(one.peer)
     assert said is not None
     assert len(said.bloom) <= BLOOM_MAX_BYTES
-    assert len(said.active) == ACTIVE_MAX
+    assert len(said.progress()) == ACTIVE_MAX
     assert len(encode(said)) <= 1900
     assert all(said.may_hold(bytes.fromhex(name)) for name in held[:BLOOM_TASKS_MAX])
     strangers = [task(number) for number in range(30_000, 33_000)]

@@ -257,7 +257,7 @@ def test_newest_item_wins_even_if_it_was_signed_by_a_run_with_its_clock_set_back
 
 TestGossiping = Gossiping.TestCase
 TestGossiping.settings = settings(
-    max_examples=int(os.environ.get("PEERD_FUZZ_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("PEERD_FUZZ_EXAMPLES", "15")),
     stateful_step_count=25,
     deadline=None,
     # Shrinking many minutes of virtual time takes minutes of ours; the steps are printed anyway.
