@@ -46,6 +46,8 @@ log = logging.getLogger("peerd")
 
 KNOWN_PEERS_FILE: Final = "peers.json"
 SECRET_PURPOSE: Final = "own-secret"
+URGENT: Final = "urgent"
+"""The topic for what is urgent and rare: a cluster document, a revocation, a preheat."""
 LEAVE_S: Final = 1.0
 """At most, for saying goodbye to the overlay."""
 
@@ -79,12 +81,13 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         overlay = OverlayService(
             key,
             listen=config.listen,
-            announce=config.announce,
+            announce=[address for address in config.announce if address.startswith("/")],
             cluster=config.cluster,
             boot=boot,
             admission=admission,
             rng=rng,
             agent=f"peerd/{__version__}",
+            topics=(URGENT,),
         )
         gossip = GossipService(
             overlay,

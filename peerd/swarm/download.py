@@ -308,7 +308,7 @@ class Download:
             if len(peers) < ENDGAME_PARENTS_MAX
             and parent.peer not in peers
             and index in parent.have
-            and now - self._asked_at(index, peers) >= ENDGAME_AFTER_S
+            and now - self._asked_at(index, peers) >= self._overdue_s(peers)
         ]
         self._rng.shuffle(late)
         return late[: min(room, WINDOW_MIN)]
@@ -316,6 +316,14 @@ class Download:
     def _asked_at(self, index: int, peers: set[PeerId]) -> float:
         times = [self.parents.joined[p].in_flight.get(index) for p in peers]
         return max((at for at in times if at is not None), default=0.0)
+
+    def _overdue_s(self, peers: set[PeerId]) -> float:
+        """Twice as long as what is in flight there should take, at least ENDGAME_AFTER_S."""
+        assert self.version is not None
+        length = self.version.piece_length_bytes
+        asked = [self.parents.joined[peer] for peer in peers]
+        owed_s = [len(p.in_flight) * length / p.rate_bytes_s for p in asked if p.rate_bytes_s]
+        return max(ENDGAME_AFTER_S, 2.0 * min(owed_s, default=0.0))
 
     def _endgame(self) -> bool:
         return self.picker is not None and not self.picker.wanted and bool(self.picker.requested)

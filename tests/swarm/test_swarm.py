@@ -46,7 +46,9 @@ async def get(node: Node, ask: Ask, runs: dict[Node, TaskRun] | None = None) -> 
         with trio.move_on_after(PATIENCE_S):
             await run.finished.wait()
         kept = [line for each in node.net.nodes.values() for line in each.keepers.story(run.task)]
-        assert run.finished.is_set(), "\n".join([run.state, *run.story(), _core(run), "keepers:", *kept])
+        assert run.finished.is_set(), "\n".join(
+            [run.state, *run.story(), _core(run), "keepers:", *kept]
+        )
     return run
 
 
