@@ -34,7 +34,7 @@ from peerd.store.layout import (
 )
 from peerd.store.loading import load_versions
 from peerd.store.room import Room
-from peerd.store.states import PieceStates, check_successor, same_shape
+from peerd.store.states import PieceStates, check_successor
 from peerd.store.version import DiskVersion, Shared
 from peerd.task import Ask, TaskSpec
 
@@ -120,10 +120,8 @@ class DiskStore:
                 return await self._make(ask, info)
             if stored.info.task != info.task:
                 raise RemoteProtocolError(f"version {info.version[:12]} is of another task")
-            if not same_shape(stored.info, info) and not stored.complete:
-                unknown = stored.info.length_bytes is None and info.length_bytes is not None
-                if unknown or not stored.held:
-                    await stored.set_info(info)
+            if stored.states.yields_to(info) and not stored.complete:
+                await stored.set_info(info)
             self._use(stored)
             await self._shared.journal.commit(
                 rows.version_used(stored.number, stored.used), self._keep_ask(ask, info.task)

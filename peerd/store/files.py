@@ -20,7 +20,7 @@ BOOT_ID_PATH: Final = Path("/proc/sys/kernel/random/boot_id")
 _IOV_MAX: Final = 1024
 """Linux, UIO_MAXIOV: buffers in one pwritev."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FLAGS = {"r": os.O_RDONLY, "w": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL}
+FLAGS: Final = {"r": os.O_RDONLY, "w": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL}
 
 
 class File(Protocol):
@@ -100,8 +100,8 @@ class DiskFile:
 class DiskFiles:
     """The real one."""
 
-    def open(self, path: Path, mode: str) -> File:
-        return DiskFile(path, _FLAGS[mode])
+    def open(self, path: Path, mode: str) -> DiskFile:
+        return DiskFile(path, FLAGS[mode])
 
     def names(self, directory: Path) -> list[str]:
         return os.listdir(directory)

@@ -19,7 +19,7 @@ from peerd.errors import NoSpace, RemoteProtocolError, StoreDamaged
 from peerd.ids import PieceIndex, TaskId, VersionId
 from peerd.manifest import Attestation, VersionInfo
 from peerd.pieces import PieceSet
-from peerd.store.states import PieceStates, check_successor, same_shape
+from peerd.store.states import PieceStates, check_successor, tells_more
 from peerd.task import Ask, TaskSpec
 from peerd.units import format_size
 
@@ -122,7 +122,9 @@ class MemoryVersion:
     async def set_info(self, info: VersionInfo) -> None:
         await trio.lowlevel.checkpoint()
         check_successor(self.info, info, complete=self._complete)
-        if not same_shape(self.info, info):
+        if info.length_bytes is None and self.info.length_bytes is not None:
+            return
+        if tells_more(self.info, info):
             before = self.info.length_bytes or sum(map(len, self._bytes.values()))
             self._store.take(max(0, (info.length_bytes or 0) - before))
         gone = self.states.reshape(info)
@@ -202,10 +204,8 @@ class MemoryStore:
             stored = self._versions[info.version] = MemoryVersion(self, info, 0)
         elif stored.info.task != info.task:
             raise RemoteProtocolError(f"version {info.version[:12]} is of another task")
-        elif not same_shape(stored.info, info) and not stored.complete:
-            unknown = stored.info.length_bytes is None and info.length_bytes is not None
-            if unknown or not stored.held:
-                await stored.set_info(info)
+        elif stored.states.yields_to(info) and not stored.complete:
+            await stored.set_info(info)
         self._used += 1
         stored.used = self._used
         self._specs[info.task] = ask.spec

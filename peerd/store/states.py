@@ -73,6 +73,7 @@ class PieceStates:
             self.held.discard(index)
             self.suspect.discard(index)
             self._short.pop(index, None)
+        self._cut()
         return gone
 
     def reshape(self, info: VersionInfo) -> list[PieceIndex]:
@@ -82,11 +83,22 @@ class PieceStates:
         misfits = PieceStates(info)
         gone = self.drop(i for i in self.held if i not in sizes or not misfits.fits(i, sizes[i]))
         self.info = info
-        if info.piece_count is not None:
-            for pieces in (self.held, self.suspect):
-                pieces.cut(info.piece_count)
-                pieces.grow(info.piece_count)
+        self._cut()
         return gone
+
+    def _cut(self) -> None:
+        """Both sets count the version's pieces; without a length, up to the last one held."""
+        count = self.info.piece_count
+        own = self.held.end() if count is None else count
+        for pieces in (self.held, self.suspect):
+            pieces.cut(own)
+            pieces.grow(own)
+
+    def yields_to(self, info: VersionInfo) -> bool:
+        """Whether what is known gives way to another's word: nothing known yet, or nothing held."""
+        if not tells_more(self.info, info):
+            return False
+        return self.info.length_bytes is None or not self.held
 
     def validate(self) -> None:
         assert not self.suspect - self.held, "suspect pieces that are not held"
@@ -94,11 +106,10 @@ class PieceStates:
         assert all(i in self.held for i in self._short), "a size of a piece that is not held"
 
 
-def same_shape(one: VersionInfo, other: VersionInfo) -> bool:
-    return (one.length_bytes, one.piece_length_bytes) == (
-        other.length_bytes,
-        other.piece_length_bytes,
-    )
+def tells_more(known: VersionInfo, told: VersionInfo) -> bool:
+    """Whether `told` gives another length or cut. A length once known stays: None is no news."""
+    shape = (told.length_bytes, told.piece_length_bytes)
+    return told.length_bytes is not None and shape != (known.length_bytes, known.piece_length_bytes)
 
 
 def check_successor(known: VersionInfo, told: VersionInfo, *, complete: bool) -> None:
@@ -107,7 +118,7 @@ def check_successor(known: VersionInfo, told: VersionInfo, *, complete: bool) ->
         raise RemoteProtocolError(
             f"{told.attester} vouched for version {told.version[:12]} as another content"
         )
-    if complete and not same_shape(known, told):
+    if complete and tells_more(known, told):
         raise RemoteProtocolError(
             f"{told.attester} gave version {told.version[:12]} another length than it has"
         )

@@ -28,7 +28,7 @@ from peerd.store.files import File, FileLayer, no_space
 from peerd.store.journal import Entry, Journal
 from peerd.store.layout import GROW_STEP_BYTES
 from peerd.store.room import Room
-from peerd.store.states import PieceStates, check_successor, same_shape
+from peerd.store.states import PieceStates, check_successor, tells_more
 from peerd.store.writes import Writes
 from peerd.units import MIB
 
@@ -292,11 +292,15 @@ class DiskVersion:
     async def set_info(self, info: VersionInfo) -> None:
         """The same version, vouched for anew: what does not fit its new length is dropped.
 
+        Told without a length by one who does not know it yet, the known one stays.
+
         RemoteProtocolError if it is another content; NoSpace if there is no room for its length.
         """
         check_successor(self.info, info, complete=self._complete)
+        if info.length_bytes is None and self.info.length_bytes is not None:
+            return
         async with self._checking:
-            if not same_shape(self.info, info):
+            if tells_more(self.info, info):
                 await trio.to_thread.run_sync(self._take, info)
             await self._acknowledgements_over()
             check_successor(self.info, info, complete=self._complete)

@@ -319,6 +319,15 @@ async def test_creating_again_finds_what_is_there(store: PieceStore) -> None:
     assert stored.info == info_of(length=5000)
 
 
+async def test_a_length_once_known_stays(store: PieceStore) -> None:
+    stored = await store.create(ask_of(), info_of(length=1000))
+    await put(stored, 0)
+    await store.create(ask_of(), info_of(length=None))
+    await stored.set_info(info_of(length=None))
+    assert stored.info == info_of(length=1000)
+    assert list(stored.held) == [0]
+
+
 async def test_creating_with_a_length_tells_it_to_a_version_without(store: PieceStore) -> None:
     stored = await store.create(ask_of(), info_of(length=None))
     await put(stored, 0, bytes(256))
