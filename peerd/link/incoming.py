@@ -51,21 +51,33 @@ class Incoming:
         self._offload = offload
         self._counters = counters
         self._order = PieceOrder()
-        self._frames: deque[SealedFrame] = deque()
-        self._frames_bytes = 0
+        self._waiting: deque[tuple[SealedFrame | PieceFrame, int]] = deque()
+        self._waiting_bytes = 0
+        self._under_way = False
         self._arrived = trio.Event()
         self._room = trio.Event()
         self._finished = False
         self.piece_at = trio.current_time()
 
-    async def put(self, frame: SealedFrame) -> None:
-        """Waits while too much is waiting: this is the back pressure."""
-        while self._frames_bytes >= INBOX_MAX_BYTES:
+    async def put(self, frame: SealedFrame) -> Message | None:
+        """A message where nothing before it is under way: it spares two changes of task.
+
+        Else it, or what the frame has, comes through `next_message`. Waits while too much waits:
+        this is the back pressure.
+        """
+        item: SealedFrame | PieceFrame = frame
+        if frame.size_bytes <= INLINE_MAX_BYTES and not self._waiting and not self._under_way:
+            parsed = self._open(frame)
+            if not isinstance(parsed, PieceFrame):
+                return parsed
+            item = parsed
+        while self._waiting_bytes >= INBOX_MAX_BYTES:
             self._room = trio.Event()
             await self._room.wait()
-        self._frames.append(frame)
-        self._frames_bytes += frame.size_bytes
+        self._waiting.append((item, frame.size_bytes))
+        self._waiting_bytes += frame.size_bytes
         self._arrived.set()
+        return None
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -75,46 +87,48 @@ class Incoming:
     async def next_message(self) -> Message | None:
         """The next message, what came before it has been delivered; None at the end."""
         while True:
-            while not self._frames:
+            while not self._waiting:
                 if self._finished:
                     return None
                 self._arrived = trio.Event()
                 await self._arrived.wait()
-            if self._frames[0].size_bytes <= INLINE_MAX_BYTES:
-                message = await self._open_small()
-            else:
-                message = await self._open_large()
+            self._under_way = True
+            message = await self._open_next()
+            self._under_way = False
             if message is not None:
                 return message
 
-    async def _open_small(self) -> Message | None:
-        frame = self._next()
-        view = memoryview(frame.buffer)[: frame.size_bytes]
-        parsed = parse_plaintext(open_frame(self._key, view))
-        if not isinstance(parsed, PieceFrame):
-            return parsed
-        await self._deliver([await self._offload(lambda: self._chunk(parsed))])
-        return None
-
-    async def _open_large(self) -> Message | None:
-        """Everything that waits, in one hop, up to the next message."""
-        run = list(self._frames)
-        opened, results, message = await self._offload(lambda: self._open_run(run))
-        for _ in range(opened):
-            self._pool.give_back(self._next().buffer)
+    async def _open_next(self) -> Message | None:
+        """Everything that waits, up to the next message; in one hop unless it is only a message."""
+        item, size = self._waiting[0]
+        if isinstance(item, SealedFrame) and size <= INLINE_MAX_BYTES:
+            parsed = self._open(item)
+            if not isinstance(parsed, PieceFrame):
+                self._taken()
+                return parsed
+            self._waiting[0] = (parsed, size)
+        run = [item for item, _ in self._waiting]
+        results, message = await self._offload(lambda: self._open_run(run))
+        for _ in range(len(results) + (message is not None)):
+            item = self._taken()
+            if isinstance(item, SealedFrame):
+                self._pool.give_back(item.buffer)
         await self._deliver(results)
         return message
 
-    def _open_run(self, run: list[SealedFrame]) -> tuple[int, list[_Done], Message | None]:
+    def _open_run(self, run: list[SealedFrame | PieceFrame]) -> tuple[list[_Done], Message | None]:
         """In a worker thread."""
         results: list[_Done] = []
-        for count, frame in enumerate(run, start=1):
-            view = memoryview(frame.buffer)[: frame.size_bytes]
-            parsed = parse_plaintext(open_frame(self._key, view))
+        for item in run:
+            parsed = self._open(item) if isinstance(item, SealedFrame) else item
             if not isinstance(parsed, PieceFrame):
-                return count, results, parsed
+                return results, parsed
             results.append(self._chunk(parsed))
-        return len(run), results, None
+        return results, None
+
+    def _open(self, frame: SealedFrame) -> Message | PieceFrame:
+        view = memoryview(frame.buffer)[: frame.size_bytes]
+        return parse_plaintext(open_frame(self._key, view))
 
     def _chunk(self, part: PieceFrame) -> _Done:
         """In a worker thread."""
@@ -137,8 +151,8 @@ class Incoming:
             if done.outcome is not None:
                 await self._handler.chunk_done(self._peer, done.outcome)
 
-    def _next(self) -> SealedFrame:
-        frame = self._frames.popleft()
-        self._frames_bytes -= frame.size_bytes
+    def _taken(self) -> SealedFrame | PieceFrame:
+        item, size = self._waiting.popleft()
+        self._waiting_bytes -= size
         self._room.set()
-        return frame
+        return item

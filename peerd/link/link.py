@@ -228,7 +228,9 @@ class Link:
         while self.up:
             frame = assembler.take()
             if frame is not None:
-                await self._incoming.put(frame)
+                message = await self._incoming.put(frame)
+                if message is not None:
+                    self._hear(message)
                 continue
             self._listening_since = trio.current_time()
             count = await receive_into(assembler.target())

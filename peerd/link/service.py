@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import trio
-from msgspec import Struct
 
 from peerd.errors import AdmissionRefused, PeerdError, PeerUnreachable
 from peerd.ids import WIRE_VERSION, PeerId, PieceIndex, VersionId
@@ -20,16 +19,18 @@ from peerd.link.buffers import BufferPool
 from peerd.link.counters import Counters
 from peerd.link.dials import Standing, Verdict, judge
 from peerd.link.door import Door
-from peerd.link.gate import GateLimits
 from peerd.link.handshake import Introducer
-from peerd.link.link import Link, LinkLimits, Shared
+from peerd.link.link import Link, Shared
 from peerd.link.messages import Hello, Message, Refused
 from peerd.link.outgoing import Offload
 from peerd.link.ports import AddressBook, Admission, LinkHandler, PieceSource, Prover
+from peerd.link.settings import LinkSettings, LinkState
 from peerd.link.wire import TcpTransport, Transport, Wire
 from peerd.link.workers import opening_threads, sealing_threads
 from peerd.manifest import Attestation
 from peerd.rate import TokenBucket
+
+__all__ = ["LinkService", "LinkSettings", "LinkState"]
 
 log = logging.getLogger(__name__)
 
@@ -40,32 +41,6 @@ DIALS_AT_ONCE_MAX: Final = 64
 """Guess: a dial costs some 3 ms of processor time."""
 LOOPBACK_MAX: Final = 4096
 """Messages to oneself that wait. Guess: beyond it the daemon is overloaded anyway."""
-
-
-class LinkSettings(Struct, frozen=True):
-    """`listen` and `announce` are host:port; limits are bytes per second of frames, in total."""
-
-    cluster: str = ""
-    agent: str = "peerd"
-    listen: tuple[str, ...] = ("127.0.0.1:0",)
-    announce: tuple[str, ...] = ()
-    upload_limit_bytes_s: float | None = None
-    download_limit_bytes_s: float | None = None
-    links_max: int = 512
-    evict_after_s: float = 30.0  # Guess: a link idle for so long yields its place to a new one
-    limits: LinkLimits = LinkLimits()
-    gate: GateLimits = GateLimits()
-
-
-class LinkState(Struct, frozen=True):
-    """One link, for people and metrics."""
-
-    peer: PeerId
-    remote: str
-    dialled: bool
-    age_s: float
-    round_trip_s: float | None
-    rate_bytes_s: float | None
 
 
 class _Dial:
@@ -104,8 +79,9 @@ class LinkService:
         self._transport = transport or TcpTransport()
         self._pool = BufferPool()
         self._introducer = Introducer(self._hello, prover, admission, self._pool.lend)
-        self._offload_out = offload_out or sealing_threads()
-        self._offload_in = offload_in or opening_threads()
+        self._threads = sealing_threads(), opening_threads()
+        self._offload_out = offload_out or self._threads[0]
+        self._offload_in = offload_in or self._threads[1]
         self._shared: Shared | None = None
         self._door: Door | None = None
         self._hosts: trio.Nursery | None = None
@@ -410,6 +386,8 @@ class LinkService:
             async with trio.open_nursery() as self._hosts:
                 task_status.started(stop)
                 await stop.wait()
+        for threads in self._threads:
+            threads.close()
 
     async def _speak_to_self(self) -> None:
         assert self._shared is not None

@@ -13,7 +13,8 @@ from peerd.cluster.admission import OpenAdmission
 from peerd.ids import PeerId, PieceIndex, VersionId
 from peerd.link.messages import Have, Message
 from peerd.link.ports import Admission, Prover
-from peerd.link.service import LinkService, LinkSettings
+from peerd.link.service import LinkService
+from peerd.link.settings import LinkSettings
 from peerd.link.wire import Transport
 from peerd.manifest import Attestation
 from peerd.signing import SigningKey

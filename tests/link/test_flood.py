@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from peerd.errors import RemoteProtocolError
 from peerd.link.gate import GateLimits
 from peerd.link.handshake import UNPROVEN_MAX_BYTES
-from peerd.link.service import LinkSettings
+from peerd.link.settings import LinkSettings
 from peerd.link.wire import LimitedStream, split_address
 from peerd.overlay.noise import NoiseProver
 from tests.link.helper import KEYS, Peer, have, running

@@ -13,7 +13,7 @@ from peerd.errors import AdmissionRefused, PeerUnreachable, RemoteProtocolError
 from peerd.ids import PeerId, PieceIndex
 from peerd.link.link import LinkLimits
 from peerd.link.outgoing import CONTROL_MAX
-from peerd.link.service import LinkSettings
+from peerd.link.settings import LinkSettings
 from peerd.overlay.noise import NoiseProver
 from peerd.units import MIB
 from tests.link.helper import KEYS, VERSION, Bytes, Peer, attested, have, running, together

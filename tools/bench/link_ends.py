@@ -23,7 +23,8 @@ from msgspec import Struct
 from peerd.cluster.admission import OpenAdmission
 from peerd.ids import PeerId, PieceIndex, VersionId
 from peerd.link.messages import Message, Request
-from peerd.link.service import LinkService, LinkSettings
+from peerd.link.service import LinkService
+from peerd.link.settings import LinkSettings
 from peerd.manifest import Attestation
 from peerd.overlay.noise import NoiseProver
 from peerd.pieces import piece_count, piece_span
@@ -33,6 +34,7 @@ VERSION = VersionId("5e" * 32)
 SENDER, RECEIVER = SigningKey(b"s" * 32), SigningKey(b"r" * 32)
 WINDOW_PIECES = 16
 """Requests on their way: what a swarm keeps at one parent, roughly."""
+ASK_PIECES = 4
 SENDING_AT_ONCE = 4
 
 
@@ -201,6 +203,7 @@ class _Receiver:
         self._attested: Attestation | None = None
         self._next = 0
         self._left = plan.count
+        self._answered = 0
         self._links = _service(RECEIVER)
         self._links.set_handler(self)
         self._finished = trio.Event()
@@ -249,8 +252,11 @@ class _Receiver:
         return index
 
     async def chunk_done(self, peer: PeerId, outcome: object) -> None:
-        self._ask(1)
         self._left -= 1
+        self._answered += 1
+        if self._answered == ASK_PIECES:
+            self._answered = 0
+            self._ask(ASK_PIECES)
         if not self._left:
             self._finished.set()
 
