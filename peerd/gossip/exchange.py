@@ -50,6 +50,8 @@ from peerd.ids import PeerId, TaskId
 from peerd.signing import SigningKey, verify
 
 PRUNE_AFTER_S = 10.0  # Guess: a newcomer has had its first sync by then.
+PARTING_S = 1.0
+"""Closing discards what is queued: who is parted from closes when it has read why, or we do then."""
 HOLD_MIN_S = 2.0
 HOLD_PER_MEMBER_S = 0.5
 """Guess: holdings are the directory of last resort; at 1,000 peers a minute's change is said within
@@ -100,6 +102,7 @@ class Exchange:
         self._held_at = float("-inf")
         self._remember_at = now
         self._prune_at = float("inf")
+        self._parting: dict[PeerId, float] = {}
 
     @property
     def synced(self) -> bool:
@@ -143,6 +146,7 @@ class Exchange:
         if peer == self._peer or peer in self.neighbours:
             return []
         self.neighbours[peer] = now
+        self._parting.pop(peer, None)
         self.membership.reachable(peer)
         self.spreading.neighbour_up(peer)
         self.syncing.neighbour_up(peer, now)
@@ -152,6 +156,7 @@ class Exchange:
 
     def _neighbour_down(self, peer: PeerId, now: float) -> None:
         self.neighbours.pop(peer, None)
+        self._parting.pop(peer, None)
         self.spreading.neighbour_down(peer)
         self.syncing.neighbour_down(peer)
         self.dialling.poke(now)
@@ -200,7 +205,8 @@ class Exchange:
                 return orders + _sends(self.syncing.answered(peer, message, now))
             case Parting():
                 self.dialling.refused(peer, now)
-                return []
+                self._neighbour_down(peer, now)
+                return [Drop(peer, None)]
 
     def _hear_all(self, items: Sequence[Signed], source: PeerId, now: float) -> list[Order]:
         orders: list[Order] = []
@@ -249,6 +255,7 @@ class Exchange:
             self._hold_at,
             self._prune_at,
             self._remember_at,
+            *self._parting.values(),
         )
 
     def expire(self, now: float) -> list[Order]:
@@ -264,6 +271,9 @@ class Exchange:
             self._announce_holdings(now)
         if self._prune_at <= now:
             orders += self._prune(now)
+        for peer in [peer for peer, at in self._parting.items() if at <= now]:
+            del self._parting[peer]
+            orders.append(Drop(peer, None))
         orders += _sends(self.syncing.expire(now))
         orders += _sends(self.spreading.flush(now))
         if self.dialling.deadline() <= now:
@@ -309,7 +319,8 @@ class Exchange:
         for peer in settled[:excess]:
             self.dialling.refused(peer, now)
             self._neighbour_down(peer, now)
-            orders += [Send(peer, pack(Parting())), Drop(peer, None)]
+            self._parting[peer] = now + PARTING_S
+            orders.append(Send(peer, pack(Parting())))
         return orders
 
     def _remember(self, now: float) -> Remember:

@@ -244,11 +244,11 @@ class Membership:
         self.outrank(record.generation, now)
         if strikes != CONFLICT_STRIKES:
             return None
-        own = self._records[self.peer]
-        return IdentityConflict(
-            Place(own.name, own.link_addresses + own.overlay_addresses),
-            Place(record.name, record.link_addresses + record.overlay_addresses),
-        )
+        return IdentityConflict(self.place(self.peer), _place(record))
+
+    def place(self, peer: PeerId) -> Place:
+        """Where a known peer is, for people."""
+        return _place(self._records[peer])
 
     def _store(self, record: PeerRecord, item: Item) -> bool:
         before = self._records.get(record.peer)
@@ -380,6 +380,10 @@ class Membership:
         own = self._records[self.peer]
         assert own.boot == self.boot
         assert own.generation <= self.generation
+
+
+def _place(record: PeerRecord) -> Place:
+    return Place(record.name, record.link_addresses + record.overlay_addresses)
 
 
 def _version(record: PeerRecord, body: bytes) -> Version:

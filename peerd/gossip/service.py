@@ -18,7 +18,7 @@ from typing import NamedTuple
 import trio
 from msgspec import structs
 
-from peerd.errors import PeerdError, PeerUnreachable
+from peerd.errors import IdentityCloned, PeerdError, PeerUnreachable
 from peerd.gossip.events import (
     Arrived,
     Connected,
@@ -38,7 +38,7 @@ from peerd.gossip.events import (
     Update,
 )
 from peerd.gossip.exchange import Exchange
-from peerd.gossip.membership import IdentityConflict
+from peerd.gossip.membership import IdentityConflict, Place
 from peerd.gossip.ports import Overlay
 from peerd.gossip.records import Member, OwnFacts
 from peerd.gossip.statefile import State, read_state, state_of, write_state
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S = 3.0
 """Guess: a libp2p dial takes 0.25 s; behind a partition more would delay finding its end."""
+GOODBYE_S = 0.2  # Guess: some round trips; stopping must be over within 5 s.
 FAILURES_LOGGED_MAX = 256
 
 
@@ -132,10 +133,12 @@ class GossipService:
                 await self._wake.wait()
 
     async def leave(self) -> None:
-        """Tells the neighbours that we go. The overlay must live on until its queues are sent."""
+        """Tells the neighbours that we go, and gives the overlay's queues time to be sent."""
         self._tell(Leave())
         if self._state is not None:
             await self._write(self._state)
+        if self.core.neighbours:
+            await trio.sleep(GOODBYE_S)
 
     # --- what scheduler and links ask (Members, AddressBook)
 
@@ -257,10 +260,13 @@ class GossipService:
             case Remember(past=past, known=known):
                 self._state = state_of(past, known)
                 self._state_changed.set()
-            case IdentityConflict(ours=ours, theirs=theirs):
-                log.error("this identity is used twice: here (%s) and there (%s)", ours, theirs)
-                if self._on_conflict is not None:
-                    self._on_conflict(order)
+            case IdentityConflict():
+                self._conflict(order)
+
+    def _conflict(self, found: IdentityConflict) -> None:
+        log.error("this identity is used twice: here %s, and there %s", found.ours, found.theirs)
+        if self._on_conflict is not None:
+            self._on_conflict(found)
 
     def _send(self, peer: PeerId, payload: bytes) -> None:
         try:
@@ -279,6 +285,11 @@ class GossipService:
         with trio.move_on_after(DIAL_TIMEOUT_S):
             try:
                 outcome = Connected(address, await self._overlay.connect(address))
+            except IdentityCloned as error:
+                words = str(error)
+                if self._failures.get(address) != words:
+                    own = self.core.membership.place(self.core.membership.peer)
+                    self._conflict(IdentityConflict(own, Place("", (address,))))
             except PeerdError as error:
                 # The address may be a hostile record's: whatever is wrong with it, it failed.
                 words = str(error)

@@ -14,7 +14,6 @@ from peerd.gossip.events import (
     Connected,
     Dial,
     DialFailed,
-    Drop,
     Hold,
     Leave,
     LinkFailed,
@@ -26,7 +25,7 @@ from peerd.gossip.events import (
     Send,
     Update,
 )
-from peerd.gossip.exchange import PRUNE_AFTER_S, Exchange
+from peerd.gossip.exchange import PARTING_S, PRUNE_AFTER_S, Exchange
 from peerd.gossip.messages import Deltas, Digest, Listing, Parting, Want, pack, unpack
 from peerd.gossip.ports import GOSSIP_MESSAGE_MAX_BYTES
 from peerd.gossip.records import Kind, OwnFacts, Signed
@@ -201,21 +200,25 @@ def test_above_the_degree_settled_neighbours_are_parted_from_politely() -> None:
     newest = key(50).peer_id
     core.handle(NeighbourUp(newest), 1.0 + PRUNE_AFTER_S - 1.0)
     orders = core.expire(1.0 + PRUNE_AFTER_S)
-    parted = [order.peer for order in orders if isinstance(order, Drop)]
-    assert len(parted) == 4
-    assert newest not in parted
-    goodbyes = [o.peer for o in orders if isinstance(o, Send) and unpack(o.payload) == Parting()]
-    assert goodbyes == parted
+    told = [o.peer for o in orders if isinstance(o, Send) and unpack(o.payload) == Parting()]
+    assert len(told) == 4
+    assert newest not in told
     assert len(core.neighbours) == NEIGHBOURS_HIGH
+    # One closes when it has read why; the rest are closed by us.
+    assert drops(orders) == []
+    core.handle(NeighbourDown(told[0]), 1.5 + PRUNE_AFTER_S)
+    later = drops(core.expire(1.0 + PRUNE_AFTER_S + PARTING_S))
+    assert [peer for peer, _ in later] == told[1:]
 
 
-def test_who_parted_is_not_dialled_again_at_once() -> None:
+def test_who_parted_is_let_go_and_not_dialled_again_at_once() -> None:
     core = exchange()
     peer = key(1).peer_id
     core.handle(NeighbourUp(peer), 1.0)
     core.handle(Arrived(peer, pack(Deltas((signed(1, record(1)),)))), 1.1)
-    core.handle(Arrived(peer, pack(Parting())), 2.0)
-    assert not any(isinstance(o, Dial) for o in core.handle(NeighbourDown(peer), 2.1))
+    orders = core.handle(Arrived(peer, pack(Parting())), 2.0)
+    assert drops(orders) == [(peer, None)]
+    assert not any(isinstance(o, Dial) for o in orders + core.handle(NeighbourDown(peer), 2.1))
 
 
 def test_a_lost_neighbour_that_cannot_be_dialled_is_unreachable_unless_a_link_stands() -> None:
