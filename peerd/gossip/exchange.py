@@ -51,7 +51,7 @@ from peerd.signing import SigningKey, verify
 
 PRUNE_AFTER_S = 10.0  # Guess: a newcomer has had its first sync by then.
 PARTING_S = 1.0
-"""Closing discards what is queued: who is parted from closes when it has read why, or we do then."""
+"""Closing discards what is queued: who is parted from closes when it has read why, or then we."""
 HOLD_MIN_S = 2.0
 HOLD_PER_MEMBER_S = 0.5
 """Guess: holdings are the directory of last resort; at 1,000 peers a minute's change is said within
