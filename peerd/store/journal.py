@@ -198,11 +198,13 @@ class Journal:
                 for sql, values in entry.statements:
                     self._writing.execute(sql, values)
             self._writing.execute("COMMIT")
-        except sqlite3.Error as error:
-            log.error("the journal does not take %d entries: %s", len(batch), error)
+        except Exception as error:  # A writer that dies would leave its callers waiting for ever.
+            log.exception("the journal does not take %d entries", len(batch))
             with contextlib.suppress(sqlite3.Error):
                 self._writing.execute("ROLLBACK")
-            return as_ours(error, self.path)
+            if isinstance(error, sqlite3.Error):
+                return as_ours(error, self.path)
+            return StoreDamaged(f"the journal {self.path} does not take that: {error}")
         finally:
             self._last_commit_s = time.monotonic()
         return None

@@ -79,14 +79,10 @@ def _load_pieces(
     shared: Shared, row: rows.VersionRow, states: PieceStates, file_size: int
 ) -> list[rows.Statement]:
     """Holds what fits; returns what takes the others out of the journal."""
-    lost: list[int] = []
     era = shared.journal.era
-    for index, size, piece_era in shared.journal.rows(rows.PIECES, (row.number,)):
-        end = index * row.info.piece_length_bytes + size
-        if states.fits(index, size) and end <= file_size:
-            states.hold(index, size, suspect=piece_era < era)
-        else:
-            lost.append(index)
+    listed = shared.journal.rows(rows.PIECES, (row.number,))
+    pieces = ((index, size, piece_era < era) for index, size, piece_era in listed)
+    lost = states.load(pieces, file_size)
     if lost:
         log.warning("%d pieces of %s lie beyond the file", len(lost), row.info.version[:12])
     return rows.pieces_gone(row.number, lost)

@@ -73,6 +73,7 @@ class MemoryVersion:
             self._bytes[index] = data
 
     async def acknowledge(self, index: PieceIndex, attestation: Attestation) -> None:
+        assert (attestation.version, attestation.index) == (self.info.version, index)
         await trio.lowlevel.checkpoint()
         data = self._bytes.get(index)
         if data is None or index in self.states.held or not self.states.fits(index, len(data)):

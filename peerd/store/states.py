@@ -24,14 +24,22 @@ class PieceStates:
         self.held = PieceSet(info.piece_count or 0)
         self.suspect = PieceSet(info.piece_count or 0)
         self._short: dict[int, int] = {}
+        self._measure()
+
+    def _measure(self) -> None:
+        """`last` is (index, size) of the last piece; (-1, 0) of nothing; None where unknown."""
+        count = self.info.piece_count
+        self._full = self.info.piece_length_bytes
+        self._last: tuple[int, int] | None = None
+        if count is not None:
+            self._last = (count - 1, self.info.span(count - 1)[1] if count else 0)
 
     def fits(self, index: int, size_bytes: int) -> bool:
         """Whether a piece of that size has a place in the version as it is known now."""
-        if self.info.length_bytes is None:
-            full = self.info.piece_length_bytes
-            return 0 <= index < PIECE_COUNT_MAX and 1 <= size_bytes <= full
-        count = self.info.piece_count or 0
-        return 0 <= index < count and size_bytes == self.info.span(index)[1]
+        if self._last is None:
+            return 0 <= index < PIECE_COUNT_MAX and 1 <= size_bytes <= self._full
+        end = self._last[0]
+        return 0 <= index <= end and size_bytes == (self._last[1] if index == end else self._full)
 
     def hold(self, index: int, size_bytes: int, *, suspect: bool = False) -> None:
         assert self.fits(index, size_bytes), f"piece {index} of {size_bytes} bytes has no place"
@@ -42,6 +50,27 @@ class PieceStates:
         self._short.pop(index, None)
         if size_bytes != self.info.piece_length_bytes:
             self._short[index] = size_bytes
+
+    def load(self, rows: Iterable[tuple[int, int, bool]], file_size_bytes: int) -> list[PieceIndex]:
+        """Holds (index, size, suspect) as a journal lists them; returns those without a place.
+
+        In one go, because a journal may list millions: adding to a PieceSet costs its whole size.
+        """
+        full, fits = self.info.piece_length_bytes, self.fits
+        held: dict[int, bool] = {}
+        lost: list[PieceIndex] = []
+        for index, size, suspect in rows:
+            if index * full + size <= file_size_bytes and fits(index, size):
+                held[index] = suspect
+                if size != full:
+                    self._short[index] = size
+            else:
+                lost.append(PieceIndex(index))
+        count = self.info.piece_count
+        own = max(held, default=-1) + 1 if count is None else count
+        self.held = _set_of(held, own)
+        self.suspect = _set_of((index for index, suspect in held.items() if suspect), own)
+        return lost
 
     def hold_all(self) -> None:
         """A complete version, whose pieces are not listed one by one."""
@@ -83,6 +112,7 @@ class PieceStates:
         misfits = PieceStates(info)
         gone = self.drop(i for i in self.held if i not in sizes or not misfits.fits(i, sizes[i]))
         self.info = info
+        self._measure()
         self._cut()
         return gone
 
@@ -110,6 +140,13 @@ def tells_more(known: VersionInfo, told: VersionInfo) -> bool:
     """Whether `told` gives another length or cut. A length once known stays: None is no news."""
     shape = (told.length_bytes, told.piece_length_bytes)
     return told.length_bytes is not None and shape != (known.length_bytes, known.piece_length_bytes)
+
+
+def _set_of(indices: Iterable[int], count: int) -> PieceSet:
+    bits = bytearray((count + 7) // 8)
+    for index in indices:
+        bits[index >> 3] |= 1 << (index & 7)
+    return PieceSet.from_bytes(bytes(bits), count)
 
 
 def check_successor(known: VersionInfo, told: VersionInfo, *, complete: bool) -> None:

@@ -135,6 +135,7 @@ class DiskVersion:
         Afterwards it is not held where it was dropped meanwhile, or where another wrote other
         bytes over it before it was acknowledged. Cancelled: it may be held or not.
         """
+        assert (attestation.version, attestation.index) == (self.info.version, index)
         while (other := self._acknowledging.get(index)) is not None:
             await other.wait()
         if self.removed or index in self.states.held:

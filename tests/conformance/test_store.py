@@ -153,6 +153,13 @@ async def test_wrong_sizes_and_places_are_our_mistake(store: PieceStore) -> None
             await write(stored, index, bytes(size))
 
 
+async def test_nothing_has_a_place_in_empty_content(store: PieceStore) -> None:
+    stored = await store.create(ask_of(), info_of(length=0))
+    for index in (-1, 0):
+        with pytest.raises(ValueError):
+            await write(stored, index, b"")
+
+
 async def test_reading_beyond_a_piece_is_refused(store: PieceStore) -> None:
     stored = await store.create(ask_of(), info_of(length=300, piece=256))
     await put_all(stored)

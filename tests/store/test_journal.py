@@ -97,6 +97,14 @@ async def test_a_full_disk_fails_who_asked_and_nobody_later(fast_path: Path) -> 
         assert total(journal) == 1
 
 
+async def test_what_sqlite_cannot_hold_fails_and_the_writer_goes_on(fast_path: Path) -> None:
+    async with started(fast_path) as journal:
+        with pytest.raises(StoreDamaged, match="does not take that"):
+            await journal.commit(rows.counted("n", 1 << 64))
+        await journal.commit(rows.counted("n", 1))
+        assert total(journal) == 1
+
+
 async def test_closing_commits_what_is_queued_and_takes_no_more(fast_path: Path) -> None:
     async with started(fast_path) as journal:
         for _ in range(10):
