@@ -24,7 +24,7 @@ from peerd.cluster.keys import load_or_make_key, open_data_dir
 from peerd.config import Config
 from peerd.daemon.counting import Counting
 from peerd.daemon.router import Router
-from peerd.errors import IdentityCloned
+from peerd.errors import IdentityCloned, UsageError
 from peerd.gateway.control import ControlServer
 from peerd.gateway.facade import Facade
 from peerd.gossip.membership import IdentityConflict
@@ -131,7 +131,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         gossip.on_change(keepers.members_changed)
         links.set_handler(Router(links, gossip, keepers, swarm, nursery))
 
-        await nursery.start(links.run)
+        await nursery.start(_listening, links)
         await nursery.start(overlay.run)
         await nursery.start(gossip.run)
         gossip.update_addresses(
@@ -149,6 +149,16 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
                 await gossip.leave()
             await counting.flush()
             nursery.cancel_scope.cancel()
+
+
+async def _listening(links: LinkService, *, task_status: trio.TaskStatus[None]) -> None:
+    try:
+        await links.run(task_status=task_status)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen for links on {', '.join(links.settings.listen)}: "
+            f"{error.strerror or error}; choose another with --link-listen"
+        ) from error
 
 
 def _machine_boot() -> str:

@@ -7,10 +7,13 @@ origin named it.
 
 from __future__ import annotations
 
-from random import Random
+from typing import TYPE_CHECKING
 
 from peerd.errors import OriginBusy, PeerdError
 from peerd.origin.settings import OriginConfig
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 class Transient(Exception):

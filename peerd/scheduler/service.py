@@ -95,7 +95,7 @@ class KeeperService:
         self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
         self._directory = Directory(zone, seed)
         self._live: set[PeerId] = set()
-        self._revision = -1
+        self._seen = (-1, False)
         self._registering = False
         self._wake = trio.Event()
         self._outbox: Outbox | None = None
@@ -217,9 +217,10 @@ class KeeperService:
 
     def members_changed(self) -> None:
         """The group, or whether this peer is synced, changed (gossip.on_change)."""
-        if self._members.revision == self._revision or self._outbox is None:
+        seen = (self._members.revision, self._members.synced)
+        if seen == self._seen or self._outbox is None:
             return
-        self._revision = self._members.revision
+        self._seen = seen
         live = tuple(self._members.live())
         now_live = {member.peer for member in live}
         for peer in self._live - now_live:

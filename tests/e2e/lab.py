@@ -73,11 +73,13 @@ class Peer:
     link_port: int
     flags: list[str]
     mode: str = ""
+    socket_name: str = "s"
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> str:
-        return str(self.home / "s")
+        return str(self.home / self.socket_name)
 
     def start(self, wait: bool = True) -> None:
         self.home.mkdir(exist_ok=True)
@@ -90,7 +92,9 @@ class Peer:
         if self.mode:
             command = [sys.executable, "-m", "tests.e2e.liar", self.mode, self._settings(command)]
         with (self.home / "out").open("ab") as out, (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=out, stderr=log)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=log, env=os.environ | self.environment
+            )
         if wait:
             self.wait_ready()
 
@@ -163,7 +167,7 @@ class Lab:
     """Starts and ends everything of one story."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._processes: list[subprocess.Popen[str]] = []
         self.peers: list[Peer] = []
 
@@ -183,7 +187,7 @@ class Lab:
         name = f"peer{len(self.peers)}"
         door = bootstrap or (self.peers[0] if self.peers else None)
         known = ["--bootstrap", f"127.0.0.1:{door.overlay_port}"] if door else []
-        peer = Peer(name, self._folder / name, free_port(), free_port(), [*known, *flags])
+        peer = Peer(name, self.folder / name, free_port(), free_port(), [*known, *flags])
         self.peers.append(peer)
         if start:
             peer.start()

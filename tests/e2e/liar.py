@@ -32,7 +32,7 @@ def stall() -> None:
     async def send_piece(self: Any, *arguments: Any) -> None:
         await trio.sleep_forever()
 
-    LinkService.send_piece = send_piece  # type: ignore[method-assign]
+    LinkService.send_piece = send_piece  # type: ignore[assignment, method-assign]
 
 
 def close() -> None:
