@@ -52,6 +52,8 @@ class Router:
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol: %s", peer, error)
             self._nursery.start_soon(self._links.close, peer, error.code, str(error)[:512])
+        except Exception:  # A message that meets a bug of ours must not end the daemon.
+            log.exception("%s from %s met a bug", type(message).__name__, peer)
 
     def chunk_arrived(
         self,

@@ -6,6 +6,7 @@ who was told Join, in one message for what came within 5 ms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -115,9 +116,9 @@ class Mates:
         if peer in self._run.core.parents.connecting:
             self._run.post(ev.ParentGone(peer))
 
-    def announce(self, index: int, nursery: trio.Nursery) -> None:
+    def announce(self, index: int, spawn: Callable[..., None]) -> None:
         if not self._fresh:
-            nursery.start_soon(self._flush)
+            spawn(self._flush)
         self._fresh.add(index)
 
     async def _flush(self) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -81,8 +82,8 @@ class TaskRun:
                 await self._resume()
                 if not self.finished.is_set():
                     self._near.keepers.join(self)
-                    self._nursery.start_soon(self._tick)
-                    self._nursery.start_soon(self._report_progress)
+                    self._spawn(self._tick)
+                    self._spawn(self._report_progress)
                     await self.finished.wait()
                 self._nursery.cancel_scope.cancel()
         except Exception as error:  # A bug in one download must not end the others.
@@ -174,19 +175,21 @@ class TaskRun:
             self._ask_leases(0)
 
     def keeper_says(self, message: Message) -> None:
+        if self.finished.is_set():
+            return
         match message:
             case msg.Enrolled(version=version, peers=peers, validated_s=validated_s):
                 self._roster(version, peers, validated_s)
             case msg.RosterUpdate(version=version, peers=peers):
                 self._roster(version, peers, 0.0)
             case msg.LeaseGrant():
-                self._nursery.start_soon(self._granted, message)
+                self._spawn(self._granted, message)
             case msg.LeaseRevoked(lease=lease):
                 if lease in self._leases:
                     self._leases[lease].revoke()
             case msg.Verdict(attester=attester, words=words, version=version_id):
                 if self.stored and self.stored.info.version == version_id:
-                    self._nursery.start_soon(condemn, self, attester, words)
+                    self._spawn(condemn, self, attester, words)
             case msg.Unreadable(code=code, words=words):
                 self.fail(error_from(code, words))
             case _:
@@ -197,7 +200,7 @@ class TaskRun:
     ) -> None:
         self.post(ev.PeersNamed(peers))
         if version is not None:
-            self._nursery.start_soon(self._follow, version, validated_s)
+            self._spawn(self._follow, version, validated_s)
 
     async def _follow(self, version: VersionInfo, validated_s: float) -> None:
         """The version that the group downloads, confirmed by the origin `validated_s` ago."""
@@ -282,7 +285,7 @@ class TaskRun:
         self.note(f"version {stored.info.version[:12]}, {stored.info.length_bytes} bytes")
         if stored.info.digest is not None:
             self.whole = WholeDigest(stored, self._near.offload)
-            self._nursery.start_soon(self.whole.run)
+            self._spawn(self.whole.run)
         self.post(ev.VersionOpened(stored.info, stored.held))
         self.mates.version_opened()
 
@@ -293,7 +296,7 @@ class TaskRun:
         if outcome.stored is not self.stored or self.finished.is_set():
             return
         if isinstance(outcome, Arrived):
-            self._nursery.start_soon(self._acknowledge, outcome)
+            self._spawn(self._acknowledge, outcome)
         elif outcome.error is not None:
             self.fail(_store_error(outcome.error))
         elif outcome.blame:
@@ -316,8 +319,15 @@ class TaskRun:
 
     # --- carrying out
 
+    def _spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """As a task of this run; what comes after its end is for nobody."""
+        if not self.finished.is_set():
+            self._nursery.start_soon(work, *arguments)
+
     def post(self, event: ev.Event) -> None:
         """Hand an event to the core, and do what it orders; orders may post again."""
+        if self.finished.is_set():
+            return
         self._pending.append(event)
         if self._draining:
             return
@@ -333,7 +343,7 @@ class TaskRun:
     def _carry_out(self, order: ev.Order) -> None:
         match order:
             case ev.Connect(peer=peer, addresses=addresses):
-                self._nursery.start_soon(self.mates.connect, peer, addresses)
+                self._spawn(self.mates.connect, peer, addresses)
             case ev.RequestPieces(peer=peer, indices=indices):
                 assert self.stored is not None
                 distrusted = self.culprits.__contains__
@@ -346,13 +356,13 @@ class TaskRun:
             case ev.AskLeases(room=room):
                 self._ask_leases(room)
             case ev.StartRead(info=info, indices=indices):
-                self._nursery.start_soon(self._read, info, indices)
+                self._spawn(self._read, info, indices)
             case ev.Announce(index=index):
-                self.mates.announce(index, self._nursery)
+                self.mates.announce(index, self._spawn)
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
             case ev.AllHeld():
-                self._nursery.start_soon(finish, self)
+                self._spawn(finish, self)
 
     def _ask_leases(self, room: int) -> None:
         """One at least, as long as the version is not known or has to be confirmed."""

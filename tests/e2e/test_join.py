@@ -175,11 +175,11 @@ def test_it_joins_again_after_everybody_was_restarted(lab: Lab) -> None:
 
 
 def test_no_disk_fails_that_download_alone(lab: Lab) -> None:
-    origin, small = lab.origin(64 * MIB), lab.origin(MIB, seed=9)
+    origin, small = lab.origin(512 * MIB), lab.origin(MIB, seed=9)
     peer = lab.peer()
     peer.stop()
     free = shutil.disk_usage(peer.home).free
-    peer.flags = ["--disk-reserve", str(free - 32 * MIB)]
+    peer.flags = ["--disk-reserve", str(free - 256 * MIB)]
     peer.start()
     got = peer.get(origin.url)
     assert got.error is not None
