@@ -27,6 +27,10 @@ def plan(kept: Kept, now: float) -> None:
     uncovered = kept.roster.settle()
     if uncovered:
         kept.book.unread(uncovered, "lost")
+    if kept.failures:
+        judge(kept, now)
+        if _enough_failed(kept):
+            return  # Those who still read will say whether it is the origin.
     if kept.version is None or kept.doubt is not Doubt.NONE:
         _resolve(kept, now)
     if kept.resolved and not kept.checking:
@@ -36,8 +40,6 @@ def plan(kept: Kept, now: float) -> None:
             _stream(kept, now)
     if kept.audits.pending or kept.audits.disputers:
         _audit(kept, now)
-    if kept.failures:
-        judge(kept, now)
 
 
 def _resolve(kept: Kept, now: float) -> None:
@@ -225,6 +227,7 @@ def judge(kept: Kept, now: float) -> None:
     if kept.book.reading() or kept.checking or kept.paused():
         return
     if kept.finished and kept.doubt is Doubt.NONE:
+        kept.failures.clear()
         return
     config = kept.config
     for peer, (_, _, at) in list(kept.failures.items()):
@@ -232,8 +235,7 @@ def judge(kept: Kept, now: float) -> None:
             del kept.failures[peer]
     if not kept.failures:
         return
-    failed = [code for code, _, _ in kept.failures.values() if code != "origin-refused"]
-    if len(failed) < config.failures_enough:
+    if not _enough_failed(kept):
         for entry in kept.roster.entries.values():
             if entry.peer in kept.failures or not _could_read(kept, entry):
                 continue
@@ -247,6 +249,15 @@ def judge(kept: Kept, now: float) -> None:
     unreadable(kept, code, words, now)
 
 
+def _enough_failed(kept: Kept) -> bool:
+    """So many different peers failed in a row that more of them would tell nothing new.
+
+    Those that are refused do not count: others may have credentials.
+    """
+    failed = [code for code, _, _ in kept.failures.values() if code != "origin-refused"]
+    return len(failed) >= kept.config.failures_enough
+
+
 def _could_read(kept: Kept, entry: Entry) -> bool:
     return (
         entry.access is not Access.REFUSED
@@ -257,9 +268,11 @@ def _could_read(kept: Kept, entry: Entry) -> bool:
 
 
 def unreadable(kept: Kept, code: str, words: str, now: float) -> None:
-    """Everybody who still wants it hears why it cannot be had."""
+    """Everybody who still wants it hears why it cannot be had; who tries again enrols again."""
     kept.say(now, f"unreadable: {code}: {words}")
     for entry in kept.roster.wanting():
         if kept.finished and entry.told_version == kept.version:
             continue  # It gets what it began from the others.
         kept.send(entry.peer, Unreadable(kept.task, kept.term, code, words[:512]))
+        entry.wants, entry.room = False, 0
+        kept.line_up(entry, now)

@@ -119,7 +119,7 @@ class KeepersUnderFaults(RuleBasedStateMachine):
     def reads_are_accounted_for(self) -> None:
         """What one keeper had read twice, it counted (or another kept the task meanwhile)."""
         world = self.world
-        by_keeper: dict[tuple[PeerId, int], list[tuple[VersionId, int]]] = {}
+        by_keeper: dict[tuple[PeerId, object], list[tuple[VersionId, int]]] = {}
         for read in world.origin.reads:
             by_keeper.setdefault(read.granted_by, []).append((read.version, read.piece))
         counted: Counter[PeerId] = Counter()

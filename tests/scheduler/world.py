@@ -67,11 +67,11 @@ def version_of(
 
 @dataclass(frozen=True)
 class Read:
-    """One piece that a peer read at the origin."""
+    """One piece that a peer read at the origin; `granted_by`: keeper, boot and term."""
 
     at: float
     reader: PeerId
-    granted_by: tuple[PeerId, int]
+    granted_by: tuple[PeerId, tuple[int, int]]
     version: VersionId
     piece: int
     kind: m.LeaseKind
@@ -84,7 +84,7 @@ class Held:
     info: m.LeaseInfo
     until: float
     boss: PeerId
-    boss_boot: int
+    reign: tuple[int, int]
     made: list[Attestation] = field(default_factory=list)
 
 
@@ -327,8 +327,9 @@ class SimPeer:
         if info.lease in self.over:
             return
         self.over.add(info.lease)
+        until = self.world.now + info.expires_in_s
         self.leases[info.lease] = Held(
-            info, self.world.now + info.expires_in_s, boss, self.world.peers[boss].boot
+            info, until, boss, (self.world.peers[boss].boot, message.term)
         )
         self.work()
 
@@ -415,7 +416,7 @@ class SimPeer:
         count = info.count or (self.version.piece_count or 0) - info.first
         if count > len(held.made):
             world.origin.reads.append(
-                Read(world.now, self.peer, (held.boss, held.boss_boot),
+                Read(world.now, self.peer, (held.boss, held.reign),
                      self.version.version, index, info.kind)
             )  # fmt: skip
             digest = index.to_bytes(32, "big")
