@@ -13,8 +13,8 @@ from peerd.units import KIB, MIB
 
 _CLASSES_BYTES: Final = (32 * KIB, 128 * KIB, 512 * KIB, MIB + 16 * KIB)
 """The largest holds any frame or batch with what was read beyond it."""
-KEPT_MAX_BYTES: Final = 32 * MIB
-"""Guess: what some eight links at full speed have in hand."""
+KEPT_MAX_BYTES: Final = 16 * MIB
+"""Guess: what some four links at full speed have in hand."""
 _TRIES_MAX: Final = 8
 
 
