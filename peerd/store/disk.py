@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 CLEAN_STOP_MAX_S: Final = 3.0
 """For syncing data at a stop: SIGTERM is to end the daemon within 5 s. Not in time: the stop is not
 clean, which costs hashing if the machine, too, is started anew."""
+CLOSE_MAX_S: Final = 1.0
+"""For the journal's last commit and checkpoint: 1 ms as a rule, more behind a busy disk."""
 
 
 class DiskStore:
@@ -243,7 +245,7 @@ class DiskStore:
             clean = await trio.to_thread.run_sync(self._sync, abandon_on_cancel=True)
         if not clean:
             log.warning("not all data reached the disk in time: the stop is not clean")
-        with trio.move_on_after(CLEAN_STOP_MAX_S):
+        with trio.move_on_after(CLOSE_MAX_S):
             await self._shared.journal.close(clean=clean)
 
     def _sync(self) -> bool:

@@ -398,18 +398,3 @@ async def test_counters_add_up(store: MemoryStore | DiskStore) -> None:
     await store.add_counters({"origin_bytes": 5, "saved_bytes": 0})
     await store.add_counters({"origin_bytes": 7, "peer_bytes_in": 1})
     assert store.counters() == {"origin_bytes": 12, "peer_bytes_in": 1}
-
-
-async def test_finding_a_version_by_its_id(store: MemoryStore | DiskStore) -> None:
-    stored = await store.create(ask_of(), info_of())
-    assert store.find(stored.info.version) is stored
-    assert store.find(VersionId("f" * 64)) is None
-
-
-async def test_how_many_bytes_are_held(store: MemoryStore | DiskStore) -> None:
-    stored = await store.create(ask_of(), info_of(length=1000, piece=256))
-    await put(stored, 0)
-    await put(stored, 3)
-    assert stored.held_bytes == 256 + 232
-    await stored.drop([PieceIndex(3)])
-    assert stored.held_bytes == 256

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import blake3
 import trio
 
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.manifest import Attestation, VersionInfo
-from peerd.store.layout import Space
+from peerd.store.disk import DiskStore
+from peerd.store.files import FileLayer
+from peerd.store.layout import Reserve, Space
+from peerd.store.version import DiskVersion
 from peerd.swarm.ports import StoredVersion
 from peerd.task import Ask, TaskSpec
 from peerd.units import GIB
@@ -84,3 +90,22 @@ def read(stored: StoredVersion, index: int, size: int) -> bytes:
 
 
 PLENTY = Space(100 * GIB, 50 * GIB)
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path,
+    *,
+    boot: str = BOOT,
+    reserve: Reserve | None = None,
+    files: FileLayer | None = None,
+) -> AsyncIterator[DiskStore]:
+    async with DiskStore.open(
+        directory, boot_id=boot, reserve=reserve or Reserve(), files=files
+    ) as store:
+        yield store
+
+
+async def only(store: DiskStore) -> DiskVersion:
+    (stored,) = store.versions()
+    return stored
