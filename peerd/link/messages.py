@@ -267,6 +267,15 @@ class Dispute(_Message, frozen=True, tag=23):
     made: Annotated[tuple[Attestation, ...], Meta(max_length=1024)]
 
 
+class Complaint(_Message, frozen=True, tag=29):
+    """I get nothing right from this holder: it sent wrong bytes, stalled, or cannot be reached."""
+
+    task: WireTaskId
+    term: WireTerm
+    peer: WirePeerId
+    words: WireWords
+
+
 class Withdraw(_Message, frozen=True, tag=24):
     """I left the swarm and hold nothing of this task any more."""
 
@@ -361,14 +370,14 @@ class Depart(_Message, frozen=True, tag=45):
 Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
-    | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Withdraw | Holdings
-    | Enlist | Probe | KeeperState
+    | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Withdraw
+    | Holdings | Enlist | Probe | KeeperState
     | Join | Have | Request | Cancel | Reject | Depart
 )  # fmt: skip
 
 TO_KEEPER = (
-    Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Withdraw, Holdings, Probe,
-    KeeperState,
+    Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Withdraw, Holdings,
+    Probe, KeeperState,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

@@ -19,6 +19,7 @@ from math import inf
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
+    Complaint,
     Dispute,
     Ended,
     Enlist,
@@ -36,6 +37,7 @@ from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
 from peerd.scheduler import keeper_terms as terms
+from peerd.scheduler.keeper_door import MembersDoor
 from peerd.scheduler.keeper_events import (
     Event,
     Hinted,
@@ -46,19 +48,18 @@ from peerd.scheduler.keeper_events import (
     Undelivered,
 )
 from peerd.scheduler.keeper_seat import Copy, Probing, Seat
-from peerd.scheduler.keeper_state import Kept, Timer, task_of_digest
-from peerd.scheduler.keeper_table import KeeperTable, remember
+from peerd.scheduler.keeper_state import Kept, Timer
+from peerd.scheduler.keeper_table import remember
 from peerd.scheduler.ports import Member
 from peerd.task import Ask, task_id
 
-_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute
-WAITING_MAX = 16_384
-"""Askers that wait for the probes to be answered; as many as a roster takes."""
+WAITING_MAX = 4096
+"""Askers that wait for the probes to be answered (0.75 s); the others ask again. Guess."""
 PROBED_MAX = 64
 """Better-ranked peers, unknown to us, that askers named for one kept task. Guess."""
 
 
-class KeeperCore(KeeperTable):
+class KeeperCore(MembersDoor):
     """All tasks of one peer. Runs on events; see the module's head."""
 
     # --- the door
@@ -78,7 +79,9 @@ class KeeperCore(KeeperTable):
                         self._registered(peer, message, now)
                     case Withdraw():
                         self._withdrawn(peer, message, now)
-                    case LeaseAsk() | LeaseReport() | Resolved() | Ended() | Progress() | Dispute():
+                    case LeaseAsk() | LeaseReport() | Resolved() | Ended():
+                        self._from_member(peer, message, now)
+                    case Progress() | Dispute() | Complaint():
                         self._from_member(peer, message, now)
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")
@@ -129,7 +132,7 @@ class KeeperCore(KeeperTable):
             self._start_probing(seat, now)
 
     def _enrol_kept(self, seat: Seat, kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
-        terms.heard(kept, message.prior_term)
+        terms.heard(kept, message.prior_term, now)
         if kept.spec is None:
             kept.spec = message.spec
         members.enrol(kept, peer, message, now)
@@ -299,68 +302,6 @@ class KeeperCore(KeeperTable):
         self._send(to, state)
         for peer in kept.roster.entries:
             self._redirect(peer, seat.task, to)
-
-    # --- members of a task
-
-    def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
-        task = message.version.task if isinstance(message, Ended) else message.task
-        seat = self._seats.get(task)
-        kept = seat.kept if seat is not None else None
-        entry = kept.roster.entries.get(peer) if kept is not None else None
-        if seat is None or kept is None or entry is None:
-            self._not_a_member(seat, peer, message, now)
-            return
-        match message:
-            case LeaseAsk():
-                if message.term <= kept.term:
-                    entry.room = message.room
-                    kept.line_up(entry, now)
-            case LeaseReport():
-                outcomes.report(kept, entry, message, now)
-            case Resolved():
-                outcomes.resolved(kept, entry, message, now)
-            case Ended():
-                outcomes.ended(kept, entry, message, now)
-            case Progress():
-                members.progress(kept, entry, message, now)
-            case Dispute():
-                outcomes.dispute(kept, entry, message, now)
-        members.came_back(kept, entry)
-        self._after(seat, now)
-
-    def _not_a_member(
-        self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float
-    ) -> None:
-        """It takes this peer for its keeper: send it to who is, or have it enrol again."""
-        if isinstance(message, Ended | Progress | Dispute) or (seat is not None and seat.waiting):
-            return
-        if seat is not None and seat.keeper is not None and self._keeps(seat, now):
-            self._redirect(peer, message.task, seat.keeper)
-        else:
-            self._redirect(peer, message.task, self.own)
-
-    def _withdrawn(self, peer: PeerId, message: Withdraw, now: float) -> None:
-        seat = self._seats.get(message.task)
-        if seat is None:
-            return
-        seat.unlist_holder(peer)
-        if seat.waiting.pop(peer, None) and not seat.waiting and seat.probing is None:
-            del self._active[seat.task]
-        if seat.kept is not None:
-            members.withdraw(seat.kept, peer, now)
-            self._after(seat, now)
-
-    def _registered(self, peer: PeerId, message: Holdings, now: float) -> None:
-        for info in message.versions:
-            if info.digest is not None and info.task != task_of_digest(info.digest):
-                raise RemoteProtocolError(f"digest {info.digest} is not that task's")
-        for info in message.versions:
-            seat = self._seat(info.task)
-            seat.list_holder(info, peer, self.config)
-            if seat.kept is not None and seat.kept.version is not None:
-                if seat.kept.version.version == info.version:
-                    members.add_holder(seat.kept, peer, now)
-                self._after(seat, now)
 
     # --- the group
 

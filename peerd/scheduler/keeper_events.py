@@ -102,6 +102,7 @@ class KeeperConfig:
     reregister_s: float = 3.0  # Guess: members hear of a new keeper by then.
     lost_grace_s: float = 1.5  # Three report intervals of 0.5 s (Progress).
     dead_s: float = 5.0  # Guess: how long a peer that could not be dialled is left out.
+    merges_max: int = 3  # Rosters taken over within `handover_pause_s` that may pause the grants.
     handover_pause_s: float = 30.0  # Guess: a task is handed over at most this often.
 
     fresh_s: float = 60.0  # Guess: content without a digest is confirmed that often.

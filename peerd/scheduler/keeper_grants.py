@@ -106,7 +106,7 @@ def able(kept: Kept, entry: Entry, now: float) -> bool:
         entry.access is not Access.REFUSED
         and entry.lost_at is None
         and entry.cool_until <= now
-        and entry.peer not in kept.roster.liars
+        and kept.roster.trusted(entry.peer)
     )
 
 
@@ -185,7 +185,7 @@ def _may_check_later(kept: Kept, check: Check) -> bool:
     return any(
         (entry.wants or entry.room > 0)
         and entry.access is not Access.REFUSED
-        and entry.peer not in kept.roster.liars
+        and kept.roster.trusted(entry.peer)
         and not check.vouched(entry.peer)
         for entry in kept.roster.entries.values()
     )
@@ -262,7 +262,7 @@ def _could_read(kept: Kept, entry: Entry) -> bool:
     return (
         entry.access is not Access.REFUSED
         and entry.lost_at is None
-        and entry.peer not in kept.roster.liars
+        and kept.roster.trusted(entry.peer)
         and (entry.wants or entry.room > 0)
     )
 

@@ -10,7 +10,16 @@ from collections.abc import Iterable
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import LeaseId
-from peerd.link.messages import Access, Dispute, Ended, LeaseKind, LeaseReport, Outcome, Resolved
+from peerd.link.messages import (
+    Access,
+    Complaint,
+    Dispute,
+    Ended,
+    LeaseKind,
+    LeaseReport,
+    Outcome,
+    Resolved,
+)
 from peerd.manifest import Attestation, VersionInfo
 from peerd.scheduler import keeper_grants as grants
 from peerd.scheduler import keeper_members as members
@@ -130,7 +139,7 @@ def _failed(kept: Kept, entry: Entry, lease: Lease, code: str, words: str, now: 
     resolving = lease.kind is LeaseKind.RESOLVE
     kept.end_lease(lease, "returned", now, unread=True)
     if code == "origin-changed" and not resolving:
-        _said_changed(kept, words, now)
+        _said_changed(kept, entry, words, now)
         return
     _back_off(kept, entry, now)
     if not code.startswith("origin-"):
@@ -148,14 +157,19 @@ def _back_off(kept: Kept, entry: Entry, now: float) -> None:
     kept.cool(entry, min(pause_s, config.failure_backoff_max_s), now)
 
 
-def _said_changed(kept: Kept, words: str, now: float) -> None:
+def _said_changed(kept: Kept, entry: Entry, words: str, now: float) -> None:
     """Somebody found another version: have it resolved before anybody starts again."""
-    if kept.doubt is Doubt.CHANGED:
-        return
-    if grants.too_many_changes(kept, now):
-        grants.unreadable(kept, "origin-changed", words, now)
-        return
+    kept.claims[entry.peer] = words
     kept.doubt = Doubt.CHANGED
+
+
+def _refuted(kept: Kept, now: float) -> None:
+    """The version is what it was: those who said otherwise failed to read, no more."""
+    for peer, words in kept.claims.items():
+        entry = kept.roster.entries.get(peer)
+        if entry is not None:
+            kept.failures[peer] = ("origin-changed", words, now)
+            _back_off(kept, entry, now)
 
 
 def _last_known(kept: Kept, now: float) -> None:
@@ -194,6 +208,9 @@ def resolved(kept: Kept, entry: Entry, message: Resolved, now: float) -> None:
     changed = known is not None and message.version.version != known.version
     if changed and grants.too_many_changes(kept, now):
         grants.unreadable(kept, "origin-changed", "the content changes again and again", now)
+    if known is not None and not changed:
+        _refuted(kept, now)
+    kept.claims.clear()
     kept.doubt, kept.confirmed, kept.validated_at = Doubt.NONE, True, now
     if message.unchanged:
         kept.end_lease(lease, "returned", now, unread=True)
@@ -288,6 +305,12 @@ def _audited(
     else:
         kept.end_lease(lease, "audit", now, unread=True)
         _back_off(kept, entry, now)
+
+
+def complaint(kept: Kept, entry: Entry, message: Complaint, now: float) -> None:
+    """A holder of whom others get nothing right counts as no holder: what only it has is read."""
+    if kept.roster.complain(entry, message.peer, message.words):
+        kept.say(now, f"{message.peer} counts no more: {message.words}")
 
 
 def dispute(kept: Kept, entry: Entry, message: Dispute, now: float) -> None:

@@ -76,6 +76,7 @@ class Seat:
     term_heard: int = 0
     yielded_at: float = -inf
     hurried_at: float = -inf
+    merges: list[float] = field(default_factory=list)
     waiting: dict[PeerId, Enrol] = field(default_factory=dict)
     redirected: dict[PeerId, PeerId] = field(default_factory=dict)
     probed: set[PeerId] = field(default_factory=set)

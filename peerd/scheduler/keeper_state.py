@@ -63,7 +63,9 @@ class Timer(Enum):
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One task. `awaiting` are members of a former keeper that have not registered here yet."""
+    """One task. `awaiting` are members of a former keeper that have not registered here yet;
+    `failures` are those in a row, by peer; `claims`, by peer, say that the content changed.
+    """
 
     own: PeerId
     task: TaskId
@@ -84,6 +86,7 @@ class Kept:
     revalidate_at: float = -inf
     awaiting: set[PeerId] = field(default_factory=set)
     failures: dict[PeerId, tuple[str, str, float]] = field(default_factory=dict)
+    claims: dict[PeerId, str] = field(default_factory=dict)
     cooling: dict[PeerId, float] = field(default_factory=dict)
     lost: dict[PeerId, float] = field(default_factory=dict)
     unchecked: dict[PeerId, None] = field(default_factory=dict)

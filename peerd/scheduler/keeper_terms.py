@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
-from peerd.link.messages import Enrol, KeeperState, LeaseInfo, RosterUpdate
+from peerd.link.messages import Enrol, KeeperState, LeaseInfo
 from peerd.manifest import VersionInfo
 from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
@@ -138,22 +138,17 @@ def awaited(kept: Kept, gone: Collection[PeerId], now: float) -> None:
             kept.timers[Timer.PAUSE] = now
 
 
-def heard(kept: Kept, term: int) -> None:
+def heard(kept: Kept, term: int, now: float) -> None:
     """An asker heard a higher term: another kept this task meanwhile. Go above it."""
     if term > kept.term:
         kept.term = min(kept.term + kept.config.term_jump_max, term + 1, TERM_MAX)
-        _announce(kept)
-
-
-def _announce(kept: Kept) -> None:
-    update = RosterUpdate(kept.task, kept.term, None, (), ())
-    for peer in kept.roster.entries:
-        kept.send(peer, update)
+        # Members hear of it with the next message; a hostile term shall not cost one to each.
+        kept.wake(Timer.NAME, now + kept.config.copy_members_s)
 
 
 def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], now: float) -> None:
     """A lower-ranked keeper hands its roster over: its readers go on, its members come here."""
-    heard(kept, state.term)
+    heard(kept, state.term, now)
     copy = Copy(state, now)
     if kept.version is None:
         _learn_version(seat, kept, [copy], now)
@@ -166,7 +161,9 @@ def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], 
         if peer not in kept.roster.entries and peer not in dead and peer in kept.members
     }
     kept.say(now, f"took over {len(leases)} leases and {len(state.members)} members")
-    if absent:
+    seat.merges = [at for at in seat.merges if now - at < kept.config.handover_pause_s]
+    if absent and len(seat.merges) < kept.config.merges_max:
+        seat.merges.append(now)
         kept.awaiting |= absent
         kept.timers[Timer.PAUSE] = now + kept.config.reregister_s
     kept.copy_soon(now)

@@ -24,6 +24,10 @@ MASKED_S = 2.0
 """After a verdict, bitmaps from before it may still arrive that long: four report intervals."""
 
 
+COMPLAINTS_ENOUGH = 2
+"""Members that have to complain about a holder. Guess."""
+
+
 def parse_bitmap(data: bytes, count: int | None) -> int:
     """The set a wire bitmap stands for; RemoteProtocolError where it does not fit the version."""
     if count is None:
@@ -77,6 +81,8 @@ class Roster:
         self.waiting: dict[PeerId, None] = {}
         self.askers: dict[PeerId, None] = {}
         self.liars: dict[PeerId, str] = {}
+        self.shunned: dict[PeerId, str] = {}
+        self._complaints: dict[PeerId, dict[PeerId, None]] = {}
         self.short_of_peers: dict[PeerId, None] = {}
         self._config = config
         self._rng = rng
@@ -106,6 +112,8 @@ class Roster:
             self._place[last] = place
         if entry.bits:
             self._stale = True
+        self._complaints.pop(peer, None)
+        self.shunned.pop(peer, None)
         self.short_of_peers.pop(peer, None)
         self.demand(entry, 0, held=0)
         return entry
@@ -113,7 +121,7 @@ class Roster:
     def demand(self, entry: Entry, room: int, held: int) -> None:
         """Standing demand: `entry` wants to hold `room` leases and holds `held`."""
         entry.room = room
-        if room and entry.access is not Access.REFUSED and entry.peer not in self.liars:
+        if room and entry.access is not Access.REFUSED and self.trusted(entry.peer):
             self.askers.setdefault(entry.peer)
         else:
             self.askers.pop(entry.peer, None)
@@ -175,6 +183,31 @@ class Roster:
             self.demand(self.entries[liar], 0, held=0)
         self._stale = True
 
+    def trusted(self, peer: PeerId) -> bool:
+        """Whether what it holds counts: it neither lied nor fails those who ask it."""
+        return peer not in self.liars and peer not in self.shunned
+
+    def complain(self, by: Entry, about: PeerId, words: str) -> bool:
+        """`by` gets nothing right from `about`. Whether that makes it shunned now.
+
+        Two have to say so, or the only one who wants anything: one liar alone cannot have content
+        read again that others hold.
+        """
+        entry = self.entries.get(about)
+        if entry is None or about == by.peer or about in self.shunned:
+            return False
+        voices = self._complaints.setdefault(about, {})
+        voices.setdefault(by.peer)
+        others = sum(1 for each in self.wanting() if each.peer != about)
+        if len(voices) < min(COMPLAINTS_ENOUGH, max(1, others)):
+            return False
+        if len(self.shunned) >= self._config.liars_max:
+            return False
+        self.shunned[about] = words
+        self.demand(entry, 0, held=0)
+        self._stale = True
+        return True
+
     def settle(self) -> int:
         """Bring `covered` up to date; returns the pieces that nobody holds any more.
 
@@ -184,7 +217,7 @@ class Roster:
             return 0
         before, self._stale, self.covered = self.covered, False, 0
         for entry in self.entries.values():
-            if entry.peer not in self.liars:
+            if self.trusted(entry.peer):
                 self.covered |= entry.bits
                 if self.covered == self.full:
                     break
@@ -195,7 +228,7 @@ class Roster:
             self._stale = True
         entry.bits = bits
         entry.complete = bits == self.full
-        if not self._stale and entry.peer not in self.liars:
+        if not self._stale and self.trusted(entry.peer):
             self.covered |= bits
 
     # --- who is told of whom
@@ -207,7 +240,7 @@ class Roster:
         fit = [
             self.entries[peer]
             for peer in sample
-            if peer != entry.peer and peer not in entry.told and peer not in self.liars
+            if peer != entry.peer and peer not in entry.told and self.trusted(peer)
             and self.entries[peer].lost_at is None
         ]  # fmt: skip
         order = self._rng.sample(fit, len(fit))
@@ -237,7 +270,7 @@ class Roster:
             assert entry.peer not in entry.told, "told of itself"
             assert self.full is None or not entry.bits & ~self.full, "holds what is not there"
             assert entry.complete == (entry.bits == self.full), f"{entry.peer} complete?"
-            if entry.peer not in self.liars:
+            if self.trusted(entry.peer):
                 union |= entry.bits
         assert self._stale or union == self.covered, "covered is not what the members hold"
         assert set(self._names) == set(self.entries) == set(self._place)

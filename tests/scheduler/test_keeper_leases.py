@@ -287,6 +287,27 @@ def test_content_that_changed_is_resolved_again_before_anybody_starts_anew() -> 
     assert all(x.count and x.first < 12 for x in desk.leases())
 
 
+def test_who_says_in_vain_that_it_changed_stops_nobody_else() -> None:
+    desk = Desk([1, 2], spec=OPEN_SPEC)
+    desk.enrol(1, room=2)
+    desk.later(1.0)
+    desk.ask(1, 2)
+    version = desk.resolve(1, 200)
+    desk.enrol(2, room=2)
+    for _ in range(12):
+        desk.later(0.5)
+        for lease in desk.leases(1)[:1]:
+            code = "origin-changed"
+            desk.report(1, lease.lease, Outcome.FAILED, code=code)
+        for lease in desk.leases(2):
+            if lease.kind is LeaseKind.RESOLVE:
+                desk.hear(2, m.Resolved(desk.task, 1, lease.lease, version, True))
+            else:
+                desk.finish(2, lease)
+    assert not desk.to(2, m.Unreadable)
+    assert desk.leases(2)
+
+
 @pytest.mark.parametrize("what", ["another's", "not leased", "forged"])
 def test_hostile_attestations_close_the_link_and_change_nothing(what: str) -> None:
     desk = Desk([1, 2])

@@ -137,7 +137,7 @@ class KeepersUnderFaults(RuleBasedStateMachine):
 
 
 EXAMPLES = settings(
-    max_examples=60, stateful_step_count=25, deadline=None,
+    max_examples=150, stateful_step_count=25, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )  # fmt: skip

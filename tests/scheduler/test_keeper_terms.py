@@ -126,6 +126,7 @@ def test_a_higher_term_that_an_asker_heard_is_topped() -> None:
     desk.later(1.0)
     desk.enrol(2, prior=41)
     assert desk.to(2, m.Enrolled)[-1].term == 42
+    desk.later(1.1)
     assert desk.to(1, m.RosterUpdate)[-1].term == 42
 
 

@@ -1,0 +1,95 @@
+"""What members of kept tasks say to their keeper, and what holders register.
+
+Always: who is not on the roster is told where to enrol, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link.messages import (
+    Complaint,
+    Dispute,
+    Ended,
+    Holdings,
+    LeaseAsk,
+    LeaseReport,
+    Progress,
+    Resolved,
+    Withdraw,
+)
+from peerd.scheduler import keeper_members as members
+from peerd.scheduler import keeper_outcomes as outcomes
+from peerd.scheduler.keeper_seat import Seat
+from peerd.scheduler.keeper_state import task_of_digest
+from peerd.scheduler.keeper_table import KeeperTable
+
+_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint
+
+
+class MembersDoor(KeeperTable):
+    """The part of a KeeperCore that hears members."""
+
+    def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
+        task = message.version.task if isinstance(message, Ended) else message.task
+        seat = self._seats.get(task)
+        kept = seat.kept if seat is not None else None
+        entry = kept.roster.entries.get(peer) if kept is not None else None
+        if seat is None or kept is None or entry is None:
+            self._not_a_member(seat, peer, message, now)
+            return
+        match message:
+            case LeaseAsk():
+                if message.term <= kept.term:
+                    entry.room = message.room
+                    kept.line_up(entry, now)
+            case LeaseReport():
+                outcomes.report(kept, entry, message, now)
+            case Resolved():
+                outcomes.resolved(kept, entry, message, now)
+            case Ended():
+                outcomes.ended(kept, entry, message, now)
+            case Progress():
+                members.progress(kept, entry, message, now)
+            case Complaint():
+                outcomes.complaint(kept, entry, message, now)
+            case Dispute():
+                outcomes.dispute(kept, entry, message, now)
+        members.came_back(kept, entry)
+        self._after(seat, now)
+
+    def _not_a_member(
+        self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float
+    ) -> None:
+        """It takes this peer for its keeper: send it to who is, or have it enrol again."""
+        if isinstance(message, Ended | Progress | Dispute | Complaint) or (
+            seat is not None and seat.waiting
+        ):
+            return
+        if seat is not None and seat.keeper is not None and self._keeps(seat, now):
+            self._redirect(peer, message.task, seat.keeper)
+        else:
+            self._redirect(peer, message.task, self.own)
+
+    def _withdrawn(self, peer: PeerId, message: Withdraw, now: float) -> None:
+        seat = self._seats.get(message.task)
+        if seat is None:
+            return
+        seat.unlist_holder(peer)
+        if seat.waiting.pop(peer, None) and not seat.waiting and seat.probing is None:
+            del self._active[seat.task]
+        if seat.kept is not None:
+            members.withdraw(seat.kept, peer, now)
+            self._after(seat, now)
+
+    def _registered(self, peer: PeerId, message: Holdings, now: float) -> None:
+        for info in message.versions:
+            if info.digest is not None and info.task != task_of_digest(info.digest):
+                raise RemoteProtocolError(f"digest {info.digest} is not that task's")
+        for info in message.versions:
+            seat = self._seat(info.task)
+            seat.list_holder(info, peer, self.config)
+            if seat.kept is not None and seat.kept.version is not None:
+                if seat.kept.version.version == info.version:
+                    members.add_holder(seat.kept, peer, now)
+                self._after(seat, now)
