@@ -6,6 +6,7 @@ from peerd.ids import LeaseId, PeerId, PieceIndex, TaskId
 from peerd.link.messages import (
     Access,
     Cancel,
+    Complaint,
     Depart,
     Dispute,
     Ended,
@@ -75,6 +76,7 @@ SAMPLES: tuple[Message, ...] = (
     Verdict(TASK, 3, VERSION, PEER, "its digest is wrong"),
     Unreadable(TASK, 3, "origin-not-found", "404"),
     Dispute(TASK, 3, VERSION, (MADE,)),
+    Complaint(TASK, 3, PEER, "it stalls"),
     Withdraw(TASK),
     Holdings((INFO,), "eu/fra", True),
     Enlist(TASK, SPEC),
