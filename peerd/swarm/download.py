@@ -144,22 +144,28 @@ class Download:
         return []
 
     def _gone(self, event: ev.ParentGone, now: float) -> list[ev.Order]:
+        """Who owed us something, or could not be reached at all, has failed us."""
+        owed = event.peer in self.parents.connecting
         parent = self.parents.gone(event.peer, now)
         if parent is not None:
+            owed = bool(parent.in_flight)
             self._forget(parent, "its link is gone")
+        if owed and self.parents.failed(event.peer):
+            return [ev.Complain(event.peer, "its links fail")]
         return []
 
     def _arrived(self, event: ev.PieceArrived, now: float) -> list[ev.Order]:
         parent = self.parents.joined.get(event.peer)
         if parent is not None:
             parent.arrived(event.index, event.size_bytes, now)
+            self.parents.failures.pop(event.peer, None)
         if event.index in self._picker.held:
             self.wasted_bytes += event.size_bytes
             return []
         return self._hold(event.index, f"from {event.peer}")
 
     def _bad(self, event: ev.PieceBad, now: float) -> list[ev.Order]:
-        return self._condemn(event.peer, event.words)
+        return [ev.Complain(event.peer, event.words), *self._condemn(event.peer, event.words)]
 
     def _rejected(self, event: ev.PieceRejected, now: float) -> list[ev.Order]:
         parent = self.parents.joined.get(event.peer)
@@ -248,7 +254,7 @@ class Download:
             self._picker.release(index, parent.peer, "stalled")
         parent.in_flight.clear()
         self.parents.stalled(parent, now)
-        return [ev.CancelPieces(parent.peer, taken)]
+        return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, "it stalls")]
 
     def _forget(self, parent: Parent, why: str) -> None:
         for index in tuple(parent.in_flight):

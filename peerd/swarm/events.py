@@ -181,10 +181,19 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Complain:
+    """Tell the keeper that nothing right comes from this holder."""
+
+    peer: PeerId
+    words: str
+
+
+@dataclass(frozen=True)
 class AllHeld:
     """Every piece is held: check the whole digest, then finish."""
 
 
 Order = (
-    Connect | RequestPieces | CancelPieces | AskLeases | StartRead | Announce | Drop | AllHeld
+    Connect | RequestPieces | CancelPieces | AskLeases | StartRead | Announce | Drop | Complain
+    | AllHeld
 )  # fmt: skip

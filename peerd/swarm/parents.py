@@ -33,6 +33,8 @@ STALLED_S: Final = 15.0
 """A stalled parent is set aside for so long, doubling each time."""
 RATE_WEIGHT: Final = 0.25
 """Weight of the newest sample in a parent's rate."""
+FAILURES_MAX: Final = 2
+"""Links in a row that failed while they owed us something, before the keeper hears of it. Guess."""
 KNOWN_MAX: Final = 512
 """Members of the swarm remembered to connect to."""
 
@@ -97,6 +99,7 @@ class Parents:
         self.known: dict[PeerId, RosterPeer] = {}
         self.blocked: dict[PeerId, str] = {}
         self._stalled: dict[PeerId, tuple[int, float]] = {}
+        self.failures: dict[PeerId, int] = {}
         self._unreachable: dict[PeerId, tuple[int, float]] = {}
 
     def __iter__(self) -> Iterator[Parent]:
@@ -149,6 +152,11 @@ class Parents:
         times = self._unreachable.get(peer, (0, 0.0))[0] + 1
         self._unreachable[peer] = (times, now + min(30.0, 0.25 * 2.0 ** min(times, 7)))
         return self.joined.pop(peer, None)
+
+    def failed(self, peer: PeerId) -> bool:
+        """It owed us pieces, or a link, and failed: whether that was once too often."""
+        times = self.failures[peer] = self.failures.get(peer, 0) + 1
+        return times == FAILURES_MAX
 
     def stalled(self, parent: Parent, now: float) -> float:
         """Set aside; returns for how many seconds."""

@@ -64,6 +64,7 @@ class TaskRun:
         self._access = Access.HAS_CREDENTIALS if ask.credentials else Access.UNKNOWN
         self._pending: deque[ev.Event] = deque()
         self._draining = False
+        self._complaints: dict[PeerId, str] = {}
         self.mates = Mates(self, near)
         self._leases: dict[int, LeasedRead] = {}
         self._opening = trio.Lock()
@@ -173,6 +174,8 @@ class TaskRun:
             self._carry_out(order)
         if not orders:
             self._ask_leases(0)
+        for peer, words in self._complaints.items():
+            self._complain(peer, words)
 
     def keeper_says(self, message: Message) -> None:
         if self.finished.is_set():
@@ -361,8 +364,14 @@ class TaskRun:
                 self.mates.announce(index, self._spawn)
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
+            case ev.Complain(peer=peer, words=words):
+                self._complaints[peer] = words
+                self._complain(peer, words)
             case ev.AllHeld():
                 self._spawn(finish, self)
+
+    def _complain(self, peer: PeerId, words: str) -> None:
+        self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
 
     def _ask_leases(self, room: int) -> None:
         """One at least, as long as the version is not known or has to be confirmed."""
