@@ -38,6 +38,7 @@ from peerd.overlay.service import OverlayService
 from peerd.scheduler.service import KeeperService
 from peerd.signing import SigningKey
 from peerd.store.disk import DiskStore
+from peerd.store.files import machine_boot_id
 from peerd.swarm.incoming import Inbound
 from peerd.swarm.service import SwarmService
 from peerd.swarm.surroundings import Surroundings
@@ -72,7 +73,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
     key = load_or_make_key(data_dir)
     boot, rng = os.urandom(16), Random()
     async with (
-        DiskStore.open(data_dir, boot_id=_machine_boot(), reserve=config.disk_reserve) as store,
+        DiskStore.open(data_dir, boot_id=machine_boot_id(), reserve=config.disk_reserve) as store,
         OriginReader(_origin(config), rng) as origin,
         trio.open_nursery() as nursery,
     ):
@@ -159,11 +160,6 @@ async def _listening(links: LinkService, *, task_status: trio.TaskStatus[None]) 
             f"cannot listen for links on {', '.join(links.settings.listen)}: "
             f"{error.strerror or error}; choose another with --link-listen"
         ) from error
-
-
-def _machine_boot() -> str:
-    """Changes with every start of the machine (proc(5)): what was not synced then may be lost."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _origin(config: Config) -> OriginConfig:

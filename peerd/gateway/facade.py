@@ -209,7 +209,8 @@ class Facade:
                 "error": str(run.error) if run.error else None,
                 "story": run.story(),
             }
-        return row
+        kept = self._keepers.story(found)
+        return row | ({"keeper_story": list(kept)} if kept else {})
 
     async def remove(self, task: str) -> dict[str, Any]:
         found = self._find(task)

@@ -28,6 +28,10 @@ DISPUTE_MAX: Final = 1024
 """Attestations in one Dispute: about 230 KiB. Of more pieces the first are disputed first."""
 
 
+DISPUTE_LEASES: Final = 4
+"""Audits that a disputing peer offers to read at once."""
+
+
 class Ending(Protocol):
     """What the end needs from the run."""
 
@@ -44,6 +48,7 @@ class Ending(Protocol):
 
     def tell_keeper(self, message: Message) -> bool: ...
     def term(self) -> int: ...
+    def ask_leases(self, room: int) -> None: ...
     def post(self, event: ev.Event) -> None: ...
     def note(self, words: str) -> None: ...
     def complete(self) -> None: ...
@@ -83,6 +88,7 @@ async def _dispute(run: Ending, stored: StoredVersion) -> None:
     run.note(f"the whole digest is wrong; {len(others)} pieces of others are in dispute")
     made = tuple(others[:DISPUTE_MAX])
     run.tell_keeper(msg.Dispute(run.task, run.term(), stored.info.version, made))
+    run.ask_leases(DISPUTE_LEASES)
     await trio.sleep(DISPUTE_WAIT_S)
     if run.state == "in dispute":
         run.fail(wrong)

@@ -307,6 +307,8 @@ class LeasedRead:
                 return
             made = await self.near.offload(self._hash_and_write, stored, index, parts)
             await stored.acknowledge(index, made)
+            if index not in stored.held:
+                return
             self._made.append(made)
             self.reader.piece_read(stored, index)
         finally:

@@ -100,6 +100,7 @@ class TaskRun:
         known = self._near.store.versions(self.task)
         if not known:
             return
+        await known[0].prove()
         self._use(known[0])
         assert self.stored is not None
         self.tally.from_store = self.stored.info.bytes_of(self.stored.held)
@@ -173,7 +174,7 @@ class TaskRun:
         for order in orders:
             self._carry_out(order)
         if not orders:
-            self._ask_leases(0)
+            self.ask_leases(0)
         for peer, words in self._complaints.items():
             self._complain(peer, words)
 
@@ -260,6 +261,7 @@ class TaskRun:
                     await self.length_known(self.stored, info)
                 return self.stored
             stored = await self._near.store.create(self.ask, info)
+            await stored.prove()
             if self.stored is not None:
                 self.note(f"the content changed: version {info.version[:12]}")
                 self._near.inbound.forget_version(self.stored.info.version)
@@ -309,7 +311,15 @@ class TaskRun:
 
     async def _acknowledge(self, arrived: Arrived) -> None:
         index = PieceIndex(arrived.attestation.index)
-        await arrived.stored.acknowledge(index, arrived.attestation)
+        try:
+            await arrived.stored.acknowledge(index, arrived.attestation)
+        except PeerdError as error:
+            self.fail(error)
+            return
+        if index not in arrived.stored.held:
+            # Dropped meanwhile, or another's bytes went over it: wanted again.
+            self.post(ev.PieceRejected(arrived.peer, (index,)))
+            return
         sums = self.tally.from_peers
         sums[arrived.peer] = sums.get(arrived.peer, 0) + arrived.size_bytes
         if arrived.stored is self.stored:
@@ -357,7 +367,7 @@ class TaskRun:
                 self._near.inbound.forget(peer, self.stored.info.version, indices)
                 self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
             case ev.AskLeases(room=room):
-                self._ask_leases(room)
+                self.ask_leases(room)
             case ev.StartRead(info=info, indices=indices):
                 self._spawn(self._read, info, indices)
             case ev.Announce(index=index):
@@ -373,7 +383,7 @@ class TaskRun:
     def _complain(self, peer: PeerId, words: str) -> None:
         self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
 
-    def _ask_leases(self, room: int) -> None:
+    def ask_leases(self, room: int) -> None:
         """One at least, as long as the version is not known or has to be confirmed."""
         confirmed = self.confirmation.is_set() or self.ask.spec.digest is not None
         if self.stored is None or not confirmed:
