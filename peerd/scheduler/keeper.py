@@ -152,8 +152,13 @@ class KeeperCore(MembersDoor):
             others = [each for each in message.candidates if each not in barred]
             return others[0] if others and peer != self.own else None
         seat.rank(self.own, self._members, self._revision)
-        if seat.keeper is not None and seat.keeper not in barred and self._keeps(seat, now):
-            return seat.keeper
+        if seat.keeper is not None and self._keeps(seat, now):
+            if seat.keeper not in barred:
+                return seat.keeper
+            if seat.redirected.get(peer) != seat.keeper and len(seat.redirected) < WAITING_MAX:
+                # It is there for us: the asker is to try once more.
+                seat.redirected[peer] = seat.keeper
+                return seat.keeper
         for better in seat.better(message.candidates):
             if better not in barred and not self._is_dead(better, now):
                 return better
@@ -288,13 +293,15 @@ class KeeperCore(MembersDoor):
             self._decide(seat, now)
 
     def _may_yield(self, seat: Seat, now: float) -> bool:
-        return now - seat.yielded_at > self.config.handover_pause_s
+        """Not again and again: views may differ for long."""
+        seat.yields = [at for at in seat.yields if now - at <= self.config.handover_pause_s]
+        return len(seat.yields) < self.config.handovers_max
 
     def _yield(self, seat: Seat, kept: Kept, to: PeerId, now: float) -> None:
         """Hand the roster to a better-ranked keeper, and send its members there."""
         state = kept.state(now, handover=True)
         seat.say(now, f"handed over to {to}")
-        seat.yielded_at = now
+        seat.yields.append(now)
         seat.keeper, seat.keeper_at = to, now
         seat.copy = Copy(state, now)
         seat.term_heard = max(seat.term_heard, kept.term)

@@ -103,7 +103,8 @@ class KeeperConfig:
     lost_grace_s: float = 1.5  # Three report intervals of 0.5 s (Progress).
     dead_s: float = 5.0  # Guess: how long a peer that could not be dialled is left out.
     merges_max: int = 3  # Rosters taken over within `handover_pause_s` that may pause the grants.
-    handover_pause_s: float = 30.0  # Guess: a task is handed over at most this often.
+    handovers_max: int = 3  # Within `handover_pause_s`: views may differ for long. Guess.
+    handover_pause_s: float = 30.0  # Guess.
 
     fresh_s: float = 60.0  # Guess: content without a digest is confirmed that often.
     failure_backoff_s: float = 1.0  # Guess; doubles with each failure of the same peer.

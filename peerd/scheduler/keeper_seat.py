@@ -74,7 +74,7 @@ class Seat:
     keeper: PeerId | None = None
     keeper_at: float = -inf
     term_heard: int = 0
-    yielded_at: float = -inf
+    yields: list[float] = field(default_factory=list)
     hurried_at: float = -inf
     merges: list[float] = field(default_factory=list)
     waiting: dict[PeerId, Enrol] = field(default_factory=dict)

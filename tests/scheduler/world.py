@@ -124,6 +124,7 @@ class SimPeer:
         self.seeker = sk.Seeker(self.peer, self.world.origin.task)
         self.leases: dict[int, Held] = {}
         self.over: set[int] = set()
+        self.untold: list[m.Message] = []
         self.busy: int | None = None
         self.known: dict[PeerId, None] = {}
         self.told = -1
@@ -177,6 +178,9 @@ class SimPeer:
                 case sk.EnrolAt():
                     self.enrol(order)
                 case sk.Settled():
+                    untold, self.untold = self.untold, []
+                    for message in untold:
+                        self.tell(message)
                     self.ask()
         self.seeker.validate()
         self.arm()
@@ -356,12 +360,19 @@ class SimPeer:
     def report(
         self, held: Held, outcome: m.Outcome, made: Iterable[Attestation] = (), code: str = ""
     ) -> None:
-        boss = self.seeker.keeper or held.boss
         task = self.world.origin.task
         message = m.LeaseReport(
             task, self.seeker.term, held.info.lease, outcome, tuple(made), code, code
         )
-        self.world.post(self, boss, message)
+        self.tell(message)
+
+    def tell(self, message: m.Message) -> None:
+        """What came of a lease; between two keepers it waits for the next one."""
+        self.untold.append(message)
+        if self.seeker.keeper is not None:
+            for waiting in self.untold:
+                self.world.post(self, self.seeker.keeper, waiting)
+            self.untold.clear()
 
     def resolve(self, lease: int) -> None:
         held = self.leases.get(lease)
@@ -380,9 +391,8 @@ class SimPeer:
         )  # fmt: skip
         old = self.version
         self.take_version(version)
-        boss = self.seeker.keeper or held.boss
         resolved = m.Resolved(origin.task, self.seeker.term, lease, version, False)
-        self.world.post(self, boss, resolved)
+        self.tell(resolved)
         if old is not None and old.version == version.version and self.held & 1:
             del self.leases[lease]
             self.work()
