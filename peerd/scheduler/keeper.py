@@ -325,6 +325,8 @@ class KeeperCore(MembersDoor):
                 for peer in joined:
                     if peer != self.own and seat.outranked_by(peer):
                         self._send(peer, Probe(seat.task))
+                if any(seat.concerns(peer, self.config.standbys) for peer in joined):
+                    kept.copy_soon(now)
                 self._after(seat, now)
             elif seat.waiting and seat.probing is None and synced:
                 self._start_probing(seat, now)

@@ -123,6 +123,13 @@ class Seat:
         """Who gets copies: the standbys, and whom others ask first where that is not this peer."""
         return [*self.standbys(count), *self.order[: min(count, self.own_place)]]
 
+    def concerns(self, joined: PeerId, count: int) -> bool:
+        """Whether a newcomer is to have a copy: it ranks above the last of the standbys."""
+        standbys = self.standbys(count)
+        if len(standbys) < count:
+            return True
+        return weight(joined, self.task) > weight(standbys[-1], self.task)
+
     def better(self, extra: Iterable[PeerId]) -> list[PeerId]:
         """Members, and others that are named, that outrank this peer; the best first."""
         known = self.order[: self.own_place] if self.own_place < len(self.order) else self.order

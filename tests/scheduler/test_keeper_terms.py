@@ -329,3 +329,21 @@ def test_memory_is_bounded() -> None:
         spec = TaskSpec(f"https://origin.example/{number}")
         desk.hear(1, m.Holdings((version_of(key(1), 1, spec=spec),), "", False))
     assert len(desk.core._seats) == 20
+
+
+def test_a_newcomer_that_ranks_high_hears_who_keeps_before_anybody_asks_it() -> None:
+    desk = Desk(range(1, 5), own=Desk(range(1, 5)).order[1])
+    first = desk.order[0]
+    desk.members(sorted({*range(1, 5)} - {first}))
+    desk.enrol(desk.own, room=None)
+    desk.later(5.0)
+    desk.forget()
+    desk.members(range(1, 5))
+    desk.later(0.1)
+    assert desk.to(first, m.KeeperState)[-1].keeping
+
+    other = Desk(range(1, 5), own=first)
+    (copy, *_) = desk.to(first, m.KeeperState)
+    other.hear(desk.own, copy)
+    other.enrol(first, room=None)
+    assert other.to(desk.own, m.Probe)
