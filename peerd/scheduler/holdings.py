@@ -1,7 +1,8 @@
 """Which complete versions are registered where: the directory, from a holder's side.
 
-Always: every version held is registered at the first two members in its task's order, again when
-they change, and once more after they were lost; registrations go out in batches.
+Always: every version held is registered at the first two members in its task's order and at this
+peer itself (who answers when others ask who holds it), again when they change, and once more after
+they were lost; registrations go out in batches.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ BATCH_MAX: Final = 128
 class Directory:
     """What this peer holds, and who was told."""
 
-    def __init__(self, zone: str, seed: bool) -> None:
-        self._zone, self._seed = zone, seed
+    def __init__(self, own: PeerId, zone: str, seed: bool) -> None:
+        self._own, self._zone, self._seed = own, zone, seed
         self._held: dict[TaskId, VersionInfo] = {}
         self._told: dict[TaskId, set[PeerId]] = {}
 
@@ -50,7 +51,7 @@ class Directory:
         members = list(live)
         missing: dict[PeerId, list[VersionInfo]] = {}
         for task, version in self._held.items():
-            places = set(ranked(members, task, PLACES))
+            places = {self._own, *ranked(members, task, PLACES)}
             told = self._told.setdefault(task, set())
             for peer in places - told:
                 missing.setdefault(peer, []).append(version)

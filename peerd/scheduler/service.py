@@ -8,6 +8,7 @@ knows of no other members, so nothing about them leaves.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
 from random import Random
@@ -35,6 +36,10 @@ REGISTER_S: Final = 0.25
 """Complete versions are registered in batches, gathered for so long. Guess."""
 REFRESH_S: Final = 600.0
 """All registrations are made again this often: soft state may be lost unnoticed. Guess."""
+
+OWED: Final = (msg.LeaseReport, msg.Resolved, msg.Ended)
+"""What a lease's holder owes the keeper, whoever that is by then; other things are said anew."""
+OWED_MAX: Final = 256
 
 KEEPER_MESSAGES: Final = (*msg.TO_KEEPER, *sought.FROM_KEEPER)
 """What the router brings here; the rest about a task is the swarm's."""
@@ -93,7 +98,8 @@ class KeeperService:
         self.core = KeeperCore(own, rng, config)
         self._private = KeeperCore(own, rng, config)
         self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
-        self._directory = Directory(zone, seed)
+        self._owed: dict[TaskId, deque[Message]] = {}
+        self._directory = Directory(own, zone, seed)
         self._live: set[PeerId] = set()
         self._seen = (-1, False)
         self._registering = False
@@ -128,11 +134,16 @@ class KeeperService:
         """No more business in it; the keeper is told."""
         self.tell(task, msg.Withdraw(task))
         self._seekers.pop(task, None)
+        self._owed.pop(task, None)
 
     def tell(self, task: TaskId, message: Message) -> bool:
         """To the task's keeper; False where none is known now (it is told all on enrolling)."""
         found = self._seekers.get(task)
-        if found is None or found[1].keeper is None:
+        if found is None:
+            return False
+        if found[1].keeper is None:
+            if isinstance(message, OWED):
+                self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
             return False
         self._send(found[1].keeper, message)
         return True
@@ -144,6 +155,7 @@ class KeeperService:
     def holds(self, version: VersionInfo) -> None:
         """A complete version is held: registered now, and after changes in the group."""
         self._seekers.pop(version.task, None)
+        self._owed.pop(version.task, None)
         self._directory.hold(version)
         self._register_soon()
 
@@ -265,6 +277,8 @@ class KeeperService:
                 case sought.Settled(peer=peer, term=term):
                     log.debug("task %s: kept by %s, term %d", member.task[:12], peer, term)
                     member.keeper_found(peer, term)
+                    for message in self._owed.pop(member.task, ()):
+                        self._send(peer, message)
                 case sought.Unsettled(peer=peer):
                     log.debug("task %s: %s keeps it no more", member.task[:12], peer)
         self._wake.set()

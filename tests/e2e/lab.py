@@ -37,6 +37,7 @@ class Origin:
     process: subprocess.Popen[str]
     url: str
     digest: str
+    changed: str
 
     def stats(self) -> dict[str, Any]:
         with urllib.request.urlopen(self.url.rsplit("/", 1)[0] + "/.stats", timeout=10) as answer:
@@ -180,7 +181,9 @@ class Lab:
         self._processes.append(process)
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        return Origin(process, told["url"], "sha256:" + told["sha256"].removeprefix("sha256:"))
+        return Origin(
+            process, told["url"], f"sha256:{told['sha256']}", f"sha256:{told.get('sha256_changed')}"
+        )
 
     def peer(self, *flags: str, bootstrap: Peer | None = None, start: bool = True) -> Peer:
         """The first peer is the others' bootstrap unless another is named."""
