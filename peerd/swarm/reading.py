@@ -137,10 +137,14 @@ class LeasedRead:
                 Resolved(self.reader.task, self.reader.term(), self.info.lease, info, False)
             )
             await self.reader.confirmed(info)
-            if not info.ranged:
+            in_part = body.facts.ranged
+            if not info.ranged and not in_part:
                 await self._stream_from(stored, body, 0)
-            elif info.piece_length_bytes <= PIECE_LENGTH_MIN_BYTES:
+            elif info.ranged and info.piece_length_bytes <= PIECE_LENGTH_MIN_BYTES:
                 await self._pieces_from(stored, body, 0, 1)
+        if not info.ranged and in_part:
+            # What ends here is the range that was asked for, not the content.
+            await self._stream()
         if info.ranged and info.piece_length_bytes > PIECE_LENGTH_MIN_BYTES:
             await self._ranged(stored, 0, 1)
 
