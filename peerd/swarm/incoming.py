@@ -2,7 +2,7 @@
 
 Always: a piece that was not requested from that peer is not kept; nothing is written before its
 digest fits an attestation whose signature is right. `feed` runs in worker threads, one at a time
-for each peer; the tables change on the event loop only.
+for each peer, beside the event loop: every access to a table is one step that neither can tear.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from peerd.swarm.ports import StoredVersion
 from peerd.units import MIB
 
 UNASKED_MAX_BYTES: Final = 256 * MIB
-"""Bytes a peer may send that were cancelled meanwhile, before its link is closed."""
+"""Bytes a peer may send that were cancelled meanwhile, before its link is closed; a right piece
+makes up for as many."""
 
 Key = tuple[PeerId, VersionId, int]
 
@@ -86,14 +87,18 @@ class Inbound:
             self._pieces.pop((peer, version, index), None)
 
     def forget_version(self, version: VersionId) -> None:
-        for key in [key for key in self._pieces if key[1] == version]:
-            del self._pieces[key]
+        self._forget(lambda key: key[1] == version)
 
     def peer_gone(self, peer: PeerId) -> None:
-        for key in [key for key in self._pieces if key[0] == peer]:
-            del self._pieces[key]
+        self._forget(lambda key: key[0] == peer)
         self._unasked.pop(peer, None)
         self.received_bytes.pop(peer, None)
+
+    def _forget(self, unwanted: Callable[[Key], bool]) -> None:
+        """Over a copy: a worker may take a piece out meanwhile."""
+        for key in list(self._pieces):
+            if unwanted(key):
+                self._pieces.pop(key, None)
 
     def feed(
         self,
@@ -106,15 +111,29 @@ class Inbound:
         data: memoryview,
     ) -> Outcome | None:
         """In a worker thread: the outcome once the piece is whole or spoilt."""
-        self.received_bytes[peer] = self.received_bytes.get(peer, 0) + len(data)
-        incoming = self._pieces.get((peer, version, index))
-        if incoming is None:
+        key = peer, version, index
+        incoming = self._pieces.get(key)
+        if incoming is not None and offset_bytes == 0 and incoming.taken_bytes:
+            incoming = self._anew(key, incoming)
+        if incoming is None or offset_bytes != incoming.taken_bytes:
+            # The rest of a piece that was cancelled and asked for again: it comes whole later.
             self._unexpected(peer, len(data))
             return None
-        outcome = _take(incoming, peer, index, size_bytes, offset_bytes, attestation, data)
-        if outcome is not None:
-            self._pieces.pop((peer, version, index), None)
+        self.received_bytes[peer] = self.received_bytes.get(peer, 0) + len(data)
+        outcome = _take(incoming, peer, index, size_bytes, attestation, data)
+        if outcome is not None and self._pieces.get(key) is incoming:
+            self._pieces.pop(key, None)
+        if isinstance(outcome, Arrived):
+            self._unasked[peer] = max(0, self._unasked.get(peer, 0) - size_bytes)
         return outcome
+
+    def _anew(self, key: Key, before: _Incoming) -> _Incoming | None:
+        """A piece begins again: what came of it is forgotten, and counts as unasked for."""
+        self._unexpected(key[0], before.taken_bytes)
+        if key not in self._pieces:
+            return None
+        fresh = self._pieces[key] = _Incoming(before.stored, before.distrusted)
+        return fresh
 
     def _unexpected(self, peer: PeerId, size_bytes: int) -> None:
         total = self._unasked[peer] = self._unasked.get(peer, 0) + size_bytes
@@ -127,7 +146,6 @@ def _take(
     peer: PeerId,
     index: PieceIndex,
     size_bytes: int,
-    offset_bytes: int,
     attestation: Attestation | None,
     data: memoryview,
 ) -> Outcome | None:
@@ -135,7 +153,7 @@ def _take(
     if attestation is not None and incoming.distrusted(attestation.attester):
         words = f"piece {index} is attested by {attestation.attester}, who vouched for wrong bytes"
         return Spoilt(stored, peer, index, words, blame=False)
-    unfit = _unfit(incoming, size_bytes, offset_bytes, attestation, index)
+    unfit = _unfit(incoming, size_bytes, len(data), attestation, index)
     if unfit:
         return Spoilt(stored, peer, index, unfit)
     if incoming.hasher is None:
@@ -159,7 +177,7 @@ def _take(
 def _unfit(
     incoming: _Incoming,
     size_bytes: int,
-    offset_bytes: int,
+    part_bytes: int,
     attestation: Attestation | None,
     index: PieceIndex,
 ) -> str | None:
@@ -168,9 +186,9 @@ def _unfit(
     size = info.span(index)[1]
     if info.length_bytes is not None and size_bytes != size:
         return f"piece {index} of {size_bytes} bytes, it has {size}"
-    if size_bytes > size or offset_bytes != incoming.taken_bytes:
-        return f"piece {index} out of order"
-    if offset_bytes == 0:
+    if size_bytes > size or incoming.taken_bytes + part_bytes > size_bytes:
+        return f"piece {index} is longer than it is said to be"
+    if incoming.taken_bytes == 0:
         return _attested(incoming, attestation, index)
     return None
 
