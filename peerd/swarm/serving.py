@@ -1,15 +1,15 @@
 """Sending held pieces to children.
 
 Always: only acknowledged pieces are sent, suspect ones after their check; a child has at most
-REQUESTS_MAX pieces waiting, more are rejected; each child is served by one task of its own, so that
-none waits for another's slow link, and all share the upload limit.
+REQUESTS_MAX pieces waiting, more are rejected; each child is served by tasks of its own, so that
+none waits for another's slow link, and all share the upload limit; what waits has a sender.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -39,12 +39,20 @@ class _Source:
         self.stored.read_into(self.index, offset_bytes, buffer)
 
 
+@dataclass
+class _Child:
+    """What one peer waits for over one link, and how many tasks send to it now."""
+
+    waiting: deque[tuple[VersionId, int]] = field(default_factory=deque)
+    senders: int = 0
+
+
 class Serving:
     """One for the daemon. `sent_bytes` counts piece bytes handed to the kernel, by child."""
 
     def __init__(self, store: PieceStore, links: Links) -> None:
         self._store, self._links = store, links
-        self._queues: dict[PeerId, deque[tuple[VersionId, int]]] = {}
+        self._children: dict[PeerId, _Child] = {}
         self.sent_bytes: dict[PeerId, int] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -58,45 +66,41 @@ class Serving:
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         if self._nursery is None:
             return
-        queue = self._queues.get(peer)
-        if queue is None:
-            queue = self._queues[peer] = deque()
-            self._nursery.start_soon(self._serve, peer, queue)
-        room = REQUESTS_MAX - len(queue)
-        queue.extend((message.version, index) for index in message.indices[:room])
+        child = self._children.setdefault(peer, _Child())
+        room = REQUESTS_MAX - len(child.waiting)
+        child.waiting.extend((message.version, index) for index in message.indices[:room])
+        for _ in range(min(SENDS_AT_ONCE - child.senders, len(child.waiting))):
+            child.senders += 1
+            self._nursery.start_soon(self._send_all, peer, child)
         if len(message.indices) > room:
             self._reject(peer, message.version, message.indices[room:])
 
     def cancelled(self, peer: PeerId, message: msg.Cancel) -> None:
-        queue = self._queues.get(peer)
-        if queue:
+        child = self._children.get(peer)
+        if child is not None:
             unwanted = {(message.version, index) for index in message.indices}
-            kept = [item for item in queue if item not in unwanted]
-            queue.clear()
-            queue.extend(kept)
+            child.waiting = deque(item for item in child.waiting if item not in unwanted)
 
     def peer_gone(self, peer: PeerId) -> None:
-        queue = self._queues.get(peer)
-        if queue is not None:
-            queue.clear()
+        """Who sends to it still ends by itself; over a new link it is another child."""
+        child = self._children.pop(peer, None)
+        if child is not None:
+            child.waiting.clear()
 
-    async def _serve(self, peer: PeerId, queue: deque[tuple[VersionId, int]]) -> None:
-        """One child's queue, until it is empty or its link is gone."""
+    async def _send_all(self, peer: PeerId, child: _Child) -> None:
+        """Until nothing waits or the link is gone. No checkpoint between the last look and the end:
+        what is asked for after it finds no sender, and starts one."""
         try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(SENDS_AT_ONCE):
-                    nursery.start_soon(self._send_all, peer, queue)
-        finally:
-            del self._queues[peer]
-
-    async def _send_all(self, peer: PeerId, queue: deque[tuple[VersionId, int]]) -> None:
-        try:
-            while queue:
-                version, index = queue.popleft()
+            while child.waiting:
+                version, index = child.waiting.popleft()
                 await self._send(peer, version, PieceIndex(index))
         except PeerUnreachable as error:
             log.debug("%s went while it was served: %s", peer, error)
-            queue.clear()
+            child.waiting.clear()
+        finally:
+            child.senders -= 1
+            if not child.senders and self._children.get(peer) is child:
+                del self._children[peer]
 
     async def _send(self, peer: PeerId, version: VersionId, index: PieceIndex) -> None:
         stored = self._store.find(version)
@@ -104,7 +108,10 @@ class Serving:
             self._reject(peer, version, (index,))
             return
         attestation = stored.attestation(index)
-        assert attestation is not None, "a held piece has its attestation"
+        if attestation is None:
+            log.warning("piece %d of %s is held without its attestation", index, version[:12])
+            self._reject(peer, version, (index,))
+            return
         size = stored.info.span(index)[1]
         try:
             source = _Source(stored, index)
