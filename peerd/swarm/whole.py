@@ -1,7 +1,7 @@
 """SHA-256 of the whole content, computed along with the download.
 
-Always: what was hashed is the held prefix [0, next piece) as it lies in the store; a prefix piece
-that is dropped sets the hash back to the start.
+Always: what was hashed is the held prefix [0, next piece) as it lies in the store; a piece of it
+that is dropped, be it in the middle of being hashed, sets the hash back to the start.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class WholeDigest:
         self._stored, self._offload = stored, offload
         self._hash = hashlib.sha256()
         self._next = 0
+        self._end = 0
         self._restart = False
         self._more = trio.Event()
         self._idle = trio.Event()
@@ -37,9 +38,10 @@ class WholeDigest:
         self._more.set()
 
     def dropped(self, index: PieceIndex) -> None:
-        """A held piece is gone; if it was hashed already, all begins anew."""
-        if index < self._next:
+        """A held piece is gone; if it was hashed already or is just being, all begins anew."""
+        if index < self._end:
             self._restart = True
+            self._more.set()
 
     async def run(self) -> None:
         """Hashes whatever of the prefix is held, for ever. Cancelled: nothing is left behind."""
@@ -47,7 +49,15 @@ class WholeDigest:
             self._more = trio.Event()
             if self._restart:
                 self._hash, self._next, self._restart = hashlib.sha256(), 0, False
-            if await self._offload(self._batch, self._prefix_end()):
+            self._end = self._prefix_end()
+            try:
+                hashed = await self._offload(self._batch, self._end)
+            except OSError:
+                if all(index in self._stored.held for index in range(self._next, self._end)):
+                    raise
+                self._restart = True  # Dropped while it was read: not hashed further.
+                hashed = True
+            if hashed:
                 continue
             self._idle.set()
             self._idle = trio.Event()
@@ -56,13 +66,17 @@ class WholeDigest:
     async def result(self) -> str:
         """ "sha256:…" of the whole, once all of it is held and hashed."""
         while self._restart or self._next != self._stored.info.piece_count:
-            self.advance()
             await self._idle.wait()
         return f"sha256:{self._hash.hexdigest()}"
 
     def _prefix_end(self) -> int:
-        """The first piece from `next` on that is not held, or a batch further."""
+        """The first piece from `next` on that is not held, or a batch further.
+
+        Before the length is known, the last piece held may be short: it waits for the next one.
+        """
         held = self._stored.held
+        if self._stored.info.length_bytes is None and held:
+            held.discard(held.end() - 1)
         most = self._next + max(1, BATCH_BYTES // self._stored.info.piece_length_bytes)
         end = self._next
         while end < most and end in held:
