@@ -35,6 +35,7 @@ from peerd.origin.service import OriginReader
 from peerd.origin.settings import OriginConfig
 from peerd.overlay.noise import NoiseProver
 from peerd.overlay.service import OverlayService
+from peerd.rate import TokenBucket
 from peerd.scheduler.service import KeeperService
 from peerd.signing import SigningKey
 from peerd.store.disk import DiskStore
@@ -72,9 +73,10 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
     open_data_dir(data_dir)
     key = load_or_make_key(data_dir)
     boot, rng = os.urandom(16), Random()
+    download = TokenBucket(config.download_limit)
     async with (
         DiskStore.open(data_dir, boot_id=machine_boot_id(), reserve=config.disk_reserve) as store,
-        OriginReader(_origin(config), rng) as origin,
+        OriginReader(_origin(config), rng, download) as origin,
         trio.open_nursery() as nursery,
     ):
         conflict: list[IdentityCloned] = []
@@ -105,9 +107,10 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             agent=f"peerd/{__version__}",
             listen=(config.link_listen,),
             upload_limit_bytes_s=config.upload_limit,
-            download_limit_bytes_s=config.download_limit,
         )
-        links = LinkService(key.peer_id, boot, NoiseProver(key), gossip, admission, settings)
+        links = LinkService(
+            key.peer_id, boot, NoiseProver(key), gossip, admission, settings, download=download
+        )
         keepers = KeeperService(
             key.peer_id, gossip, links, rng, zone=config.zone, seed=config.seed_peer,
             fresh_s=config.fresh_s,

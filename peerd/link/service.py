@@ -69,10 +69,13 @@ class LinkService:
         transport: Transport | None = None,
         offload_out: Offload | None = None,
         offload_in: Offload | None = None,
+        download: TokenBucket | None = None,
     ) -> None:
         self.own = own
         self.settings = settings or LinkSettings()
         self.counters = Counters()
+        # Shared with whoever else reads for this peer, if there is one.
+        self._download = download or TokenBucket(self.settings.download_limit_bytes_s)
         self.listening: tuple[str, ...] = ()
         self._boot = boot
         self._addresses = addresses
@@ -99,7 +102,7 @@ class LinkService:
             handler,
             self._pool,
             TokenBucket(settings.upload_limit_bytes_s),
-            TokenBucket(settings.download_limit_bytes_s),
+            self._download,
             self._offload_out,
             self._offload_in,
             self.counters,
@@ -199,14 +202,9 @@ class LinkService:
         now = trio.current_time()
         return [
             LinkState(
-                peer,
-                link.remote,
-                link.dialled,
-                now - link.opened_at,
-                link.round_trip_s,
-                link.rate_bytes_s,
+                peer, at.remote, at.dialled, now - at.opened_at, at.round_trip_s, at.rate_bytes_s
             )
-            for peer, link in self._links.items()
+            for peer, at in self._links.items()
         ]
 
     def hello(self, peer: PeerId) -> Hello | None:

@@ -20,6 +20,7 @@ from peerd.origin.facts import OriginFacts
 from peerd.origin.file import FileOrigin
 from peerd.origin.http import HttpOrigin
 from peerd.origin.settings import OriginConfig
+from peerd.rate import TokenBucket
 from peerd.task import Ask, check_url
 
 
@@ -56,16 +57,23 @@ class CountedBody:
         data = await self._body.read()
         self.bytes_read += len(data)
         self._door.bytes_read += len(data)
+        await self._door.paid(len(data))
         return data
 
 
 class OriginReader:
     """`async with OriginReader(config) as origin:`; leaving it ends all connections."""
 
-    def __init__(self, config: OriginConfig | None = None, rng: Random | None = None) -> None:
-        """UsageError names a proxy or CA file that cannot be used."""
+    def __init__(
+        self,
+        config: OriginConfig | None = None,
+        rng: Random | None = None,
+        limit: TokenBucket | None = None,
+    ) -> None:
+        """UsageError names a proxy or CA file that cannot be used. `limit` holds for all reads."""
         config = config or OriginConfig()
         self.bytes_read = 0
+        self._limit = limit or TokenBucket(None)
         self._http = HttpOrigin(config, rng or Random())
         self._schemes: dict[str, Scheme] = {
             "http": self._http,
@@ -73,6 +81,12 @@ class OriginReader:
             "file": FileOrigin(),
         }
         self._turns = trio.CapacityLimiter(config.connections_max)
+
+    async def paid(self, count_bytes: int) -> None:
+        """Waits until so many bytes more may have been read."""
+        wait_s = self._limit.take(count_bytes, trio.current_time())
+        if wait_s > 0:
+            await trio.sleep(wait_s)
 
     async def __aenter__(self) -> OriginReader:
         return self

@@ -111,7 +111,7 @@ def test_the_origin_cuts_again_and_again(lab: Lab, folder: Path) -> None:
     origin, peer = lab.origin(4 * MIB, "--cut-after", "1000", "--no-range"), lab.peer()
     done = get(origin.url, folder / "f", "--timeout", "60", peer=peer)
     assert done.returncode in (12, 13), done.stderr
-    check_refused(done, done.returncode, "origin", folder)
+    check_refused(done, done.returncode, "cut the answer", folder)
 
 
 def test_an_origin_that_cuts_is_resumed(lab: Lab, tmp_path: Path) -> None:

@@ -226,3 +226,18 @@ def test_the_commands_speak_json(lab: Lab) -> None:
     assert told("task", "show", str(got["task"])[:12])["task"] == got["task"]
     assert told("task", "rm", str(got["task"])[:12])["task"] == got["task"]
     assert client.ask(peer.socket, "GET", "/v1/tasks")["tasks"] == []
+
+
+def test_limits_hold_for_origins_and_for_peers(lab: Lab) -> None:
+    origin = lab.origin(6 * MIB)
+    one = lab.peer("--download-limit", "2MiB")
+    began = time.monotonic()
+    check_right([one.get(origin.url)], origin)
+    assert time.monotonic() - began >= 2, "6 MiB at 2 MiB/s, less the first MiB at once"
+    two = lab.peer("--download-limit", "2MiB")
+    lab.acquainted(lab.peers)
+    began = time.monotonic()
+    got = two.get(origin.url)
+    check_right([got], origin)
+    assert got.done["from_origin"] == 0
+    assert time.monotonic() - began >= 2
