@@ -113,7 +113,10 @@ class Facade:
         stored, until = self._tickets.pop(ticket, (None, 0.0))
         if stored is None or trio.current_time() > until:
             raise TaskNotFound("that ticket is unknown, used or too old; get the content again")
-        return stored.descriptor()
+        try:
+            return stored.descriptor()
+        except ValueError as error:
+            raise TaskNotFound("that content was removed meanwhile; get it again") from error
 
     # --- what there is to know
 
