@@ -156,6 +156,18 @@ def is_shared(ask: Ask) -> bool:
     return not ask.credentials and urlsplit(ask.spec.url).scheme.lower() != "file"
 
 
+def told_spec(ask: Ask) -> TaskSpec | None:
+    """What other members are told so that they can read the origin too.
+
+    None for a path of this machine, and for a signed URL: its signature is a credential.
+    """
+    parts = urlsplit(ask.spec.url)
+    names = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if not is_shared(ask) or parts.scheme.lower() == "file" or names & FILTERED_QUERY:
+        return None
+    return ask.spec
+
+
 def _hashed(*parts: object) -> TaskId:
     return TaskId(hashlib.sha256(encode(parts)).hexdigest())
 
