@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import trio
 
-from peerd.errors import DigestMismatch, PeerdError
+from peerd.errors import DigestMismatch, PeerdError, StoreDamaged
 from peerd.ids import PeerId, PieceIndex, TaskId
 from peerd.link import messages as msg
 from peerd.link.messages import Message
@@ -24,6 +24,8 @@ CONFIRM_WAIT_S: Final = 10.0
 """Wait for the group's revalidation; then the last known version is given, with its age said."""
 DISPUTE_WAIT_S: Final = 60.0
 """Wait for the keeper's audits after the whole digest failed."""
+CONDEMN_WAIT_S: Final = 1.0
+"""A condemnation under way takes pieces from the store first, then asks for them anew."""
 DISPUTE_MAX: Final = 1024
 """Attestations in one Dispute: about 230 KiB. Of more pieces the first are disputed first."""
 
@@ -50,6 +52,7 @@ class Ending(Protocol):
     def term(self) -> int: ...
     def ask_leases(self, room: int) -> None: ...
     def post(self, event: ev.Event) -> None: ...
+    def lost(self, index: PieceIndex) -> None: ...
     def note(self, words: str) -> None: ...
     def complete(self) -> None: ...
     def fail(self, error: PeerdError) -> None: ...
@@ -71,6 +74,12 @@ async def finish(run: Ending) -> None:
     if stored is run.stored and stored.held.complete():
         await stored.finish()
         run.complete()
+    elif stored is run.stored:
+        await trio.sleep(CONDEMN_WAIT_S)
+        lacking = len(stored.held.missing())
+        if run.state == "checking" and lacking:
+            # Said, not waited for: the keeper may believe that we hold it, and grant nothing.
+            run.fail(StoreDamaged(f"{lacking} pieces went from the store meanwhile; get it again"))
 
 
 async def _dispute(run: Ending, stored: StoredVersion) -> None:
@@ -89,8 +98,11 @@ async def _dispute(run: Ending, stored: StoredVersion) -> None:
     made = tuple(others[:DISPUTE_MAX])
     run.tell_keeper(msg.Dispute(run.task, run.term(), stored.info.version, made))
     run.ask_leases(DISPUTE_LEASES)
+    found = len(run.culprits)
     await trio.sleep(DISPUTE_WAIT_S)
-    if run.state == "in dispute":
+    if run.state == "in dispute" and len(run.culprits) == found:
+        # Kept, they would spoil the next download of it too.
+        await stored.drop([PieceIndex(each.index) for each in others])
         run.fail(wrong)
 
 
@@ -110,9 +122,7 @@ async def condemn(run: Ending, attester: PeerId, words: str) -> None:
         run.culprits[attester] = words
     await stored.drop(spoilt)
     for index in spoilt:
-        if run.whole is not None:
-            run.whole.dropped(index)
-        run.post(ev.PieceLost(index))
+        run.lost(index)
     if attester != run.own:
         run.post(ev.PeerCondemned(attester, words))
     run.state = "fetching"

@@ -120,7 +120,11 @@ class Inbound:
             self._unexpected(peer, len(data))
             return None
         self.received_bytes[peer] = self.received_bytes.get(peer, 0) + len(data)
-        outcome = _take(incoming, peer, index, size_bytes, attestation, data)
+        outcome: Outcome | None
+        try:
+            outcome = _take(incoming, peer, index, size_bytes, attestation, data)
+        except ValueError as error:  # The content became shorter meanwhile.
+            outcome = Spoilt(incoming.stored, peer, index, str(error), blame=False)
         if outcome is not None and self._pieces.get(key) is incoming:
             self._pieces.pop(key, None)
         if isinstance(outcome, Arrived):

@@ -114,6 +114,7 @@ class Mates:
         self.greet(peer)
         await trio.sleep(JOIN_WAIT_S)
         if peer in self._run.core.parents.connecting:
+            self._greeted.discard(peer)
             self._run.post(ev.ParentGone(peer))
 
     def announce(self, index: int, spawn: Callable[..., None]) -> None:

@@ -106,6 +106,9 @@ class LeasedRead:
         return msgspec.structs.replace(self.info, expires_in_s=left_s)
 
     async def _read(self) -> None:
+        if self._beyond_the_end():
+            log.warning("lease %d is for pieces that do not exist", self.info.lease)
+            return
         match self.info.kind:
             case LeaseKind.RESOLVE:
                 await self._resolve()
@@ -116,6 +119,17 @@ class LeasedRead:
             case LeaseKind.AUDIT:
                 await self._audit()
         self._outcome = (Outcome.DONE, "", "")
+
+    def _beyond_the_end(self) -> bool:
+        """The keeper knows another length, or lies."""
+        count = self.stored.info.piece_count if self.stored else None
+        if self.info.kind is LeaseKind.RESOLVE or count is None:
+            return False
+        if self.info.kind is LeaseKind.READ:
+            return max(self.indices, default=-1) >= count
+        if self.info.kind is LeaseKind.AUDIT:
+            return self.info.first + self.info.count > count
+        return self.info.first >= count > 0
 
     # --- the four kinds
 
@@ -324,7 +338,12 @@ class LeasedRead:
         hasher = blake3.blake3()
         for part in parts:
             hasher.update(part)
-        stored.write(index, parts)
+        try:
+            stored.write(index, parts)
+        except ValueError as error:
+            raise OriginChanged(f"the content became shorter while it was read: {error}") from error
+        except OSError as error:
+            raise StoreDamaged(f"piece {index} cannot be written: {error}") from error
         return Attestation.made(self.near.key, stored.info.version, index, hasher.digest())
 
     # --- the lease

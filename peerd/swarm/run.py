@@ -36,7 +36,7 @@ from peerd.swarm.ports import StoredVersion
 from peerd.swarm.reading import LeasedRead
 from peerd.swarm.surroundings import Surroundings, Tally
 from peerd.swarm.whole import WholeDigest
-from peerd.task import Ask, is_shared
+from peerd.task import Ask, is_shared, told_spec
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ PROGRESS_EVERY_S: Final = 0.5
 """The keeper hears what we hold at most twice a second, by change."""
 TICK_MAX_S: Final = 0.5
 STORY_MAX: Final = 256
+LEASES_MAX: Final = 32
+"""Leases used at once, whatever a keeper grants: four times what is asked for."""
 
 
 class TaskRun:
@@ -87,13 +89,24 @@ class TaskRun:
                     self._spawn(self._report_progress)
                     await self.finished.wait()
                 self._nursery.cancel_scope.cancel()
-        except Exception as error:  # A bug in one download must not end the others.
+        except* Exception as group:  # A bug in one download must not end the others.
             log.exception("task %s failed on an internal error", self.task[:12])
-            self.fail(PeerdError(f"internal error: {error!r}; the log has more"))
+            self.fail(PeerdError(f"internal error: {group!r}; the log has more"))
         finally:
             self.mates.flush()
             if not self.finished.is_set():
                 self.fail(Cancelled("the download was ended before it was complete"))
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """What was asked for and has not come is wanted no more; its parts are forgotten."""
+        if self.stored is None:
+            return
+        version = self.stored.info.version
+        for parent in tuple(self.core.parents):
+            if parent.in_flight:
+                self.mates.send(parent.peer, msg.Cancel(version, tuple(parent.in_flight)))
+        self._near.inbound.forget_version(version)
 
     async def _resume(self) -> None:
         """What the store has: all of it and fresh, a part, or nothing."""
@@ -150,7 +163,7 @@ class TaskRun:
     def enrolment(self) -> EnrolState:
         stored = self.stored
         return EnrolState(
-            spec=self.ask.spec if is_shared(self.ask) else None,
+            spec=told_spec(self.ask),
             shared=is_shared(self.ask),
             wants=True,
             access=self._access,
@@ -229,10 +242,22 @@ class TaskRun:
             known.renewed(grant.info)
             return
         kind = grant.info.kind
+        if not self._usable(grant):
+            log.warning("task %s: lease %d is not used", self.task[:12], grant.info.lease)
+            return
         if kind in (LeaseKind.READ, LeaseKind.STREAM):
             self.post(ev.LeaseGranted(grant.info))
         else:
             await self._read(grant.info, ())
+
+    def _usable(self, grant: msg.LeaseGrant) -> bool:
+        """Else it runs out at the keeper: given back, it would come again at once."""
+        if len(self._leases) >= LEASES_MAX:
+            return False
+        if grant.info.kind is LeaseKind.RESOLVE:
+            return True
+        theirs, ours = grant.version, self.stored
+        return ours is not None and (theirs is None or theirs.version == ours.info.version)
 
     # --- reading.Reader
 
@@ -269,10 +294,19 @@ class TaskRun:
             return stored
 
     async def length_known(self, stored: StoredVersion, info: VersionInfo) -> None:
+        before = stored.held
         await stored.set_info(info)
         if stored is self.stored:
             self.post(ev.LengthKnown(info))
+            for index in before - stored.held:
+                self.lost(index)
             self._advance()
+
+    def lost(self, index: PieceIndex) -> None:
+        """A piece that was held is not any more."""
+        if self.whole is not None:
+            self.whole.dropped(index)
+        self.post(ev.PieceLost(index))
 
     async def confirmed(self, info: VersionInfo) -> None:
         await self._near.store.set_validated(info.version, self._near.wall_clock())
@@ -318,7 +352,8 @@ class TaskRun:
             return
         if index not in arrived.stored.held:
             # Dropped meanwhile, or another's bytes went over it: wanted again.
-            self.post(ev.PieceRejected(arrived.peer, (index,)))
+            if arrived.stored is self.stored:
+                self.post(ev.PieceRejected(arrived.peer, (index,)))
             return
         sums = self.tally.from_peers
         sums[arrived.peer] = sums.get(arrived.peer, 0) + arrived.size_bytes

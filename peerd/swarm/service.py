@@ -11,12 +11,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 
-from peerd.errors import PeerUnreachable, RemoteProtocolError, UsageError
+from peerd.errors import Cancelled, PeerUnreachable, RemoteProtocolError, UsageError
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, Message
@@ -28,7 +29,7 @@ from peerd.swarm.ports import StoredVersion
 from peerd.swarm.run import TaskRun
 from peerd.swarm.serving import Serving
 from peerd.swarm.surroundings import Surroundings
-from peerd.task import Ask, TaskSpec, is_shared, task_id
+from peerd.task import Ask, TaskSpec, is_shared, task_id, told_spec
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,23 @@ PAST_MAX: Final = 1000
 """Ended runs whose story `peerd task show` can still tell."""
 PARTIAL_MAX: Final = 64
 """Ended-early downloads whose pieces the keeper is still told of."""
+JOIN_AGAIN_S: Final = 1.0
+"""A Join over the same link is answered again after so long: another download of that peer's. Two
+who only hold would answer each other's answers for ever. Guess: many round trips."""
+
+
+@dataclass
+class _Going:
+    """A run from its start until `over`. `stays`: it was enlisted, and needs no caller."""
+
+    run: TaskRun
+    stays: bool
+    callers: int = 0
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+
+    def may_be_joined(self) -> bool:
+        return not (self.run.finished.is_set() or self.scope.cancel_called)
 
 
 class PartialHolder:
@@ -49,7 +67,7 @@ class PartialHolder:
 
     def enrolment(self) -> EnrolState:
         return EnrolState(
-            spec=self._ask.spec if is_shared(self._ask) else None,
+            spec=told_spec(self._ask),
             shared=is_shared(self._ask),
             wants=False,
             access=Access.UNKNOWN,
@@ -76,11 +94,10 @@ class SwarmService:
         self.serving = Serving(near.store, near.links)
         self._secret, self._seed = own_secret, seed
         self._runs: dict[TaskId, TaskRun] = {}
-        self._scopes: dict[TaskId, trio.CancelScope] = {}
-        self._callers: dict[TaskId, int] = {}
+        self._going: dict[TaskId, _Going] = {}
         self._past: OrderedDict[TaskId, TaskRun] = OrderedDict()
         self._partial: OrderedDict[TaskId, PartialHolder] = OrderedDict()
-        self._joined: dict[PeerId, set[VersionId]] = {}
+        self._joined: dict[PeerId, dict[VersionId, float]] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -100,18 +117,16 @@ class SwarmService:
     async def wanted(self, ask: Ask) -> AsyncIterator[TaskRun]:
         """The task's run, for as long as the caller is inside; joined to one that goes on."""
         task = task_id(ask, self._secret)
-        run = self._runs.get(task)
-        if run is None or run.finished.is_set():
-            run = self._start(task, ask)
-        self._callers[task] = self._callers.get(task, 0) + 1
+        going = self._going.get(task)
+        if going is None or not going.may_be_joined():
+            going = self._start(task, ask)
+        going.callers += 1
         try:
-            yield run
+            yield going.run
         finally:
-            self._callers[task] -= 1
-            if not self._callers[task]:
-                del self._callers[task]
-                if self._runs.get(task) is run and not run.finished.is_set():
-                    self._scopes[task].cancel()
+            going.callers -= 1
+            if not going.callers and not going.stays and not going.run.finished.is_set():
+                going.scope.cancel()
 
     def runs(self) -> dict[TaskId, TaskRun]:
         """Those that go on, and those that ended lately."""
@@ -119,7 +134,7 @@ class SwarmService:
 
     async def remove(self, task: TaskId) -> int:
         """Forget a task: ends its run, unlinks its versions. Returns the number of versions."""
-        if task in self._scopes:
+        if task in self._going:
             raise UsageError("that task is being downloaded; end its download first")
         self._past.pop(task, None)
         self._end_partial(task)
@@ -129,24 +144,35 @@ class SwarmService:
         self.near.keepers.dropped(task)
         return len(versions)
 
-    def _start(self, task: TaskId, ask: Ask) -> TaskRun:
+    def _start(self, task: TaskId, ask: Ask, *, stays: bool = False) -> _Going:
         if self._nursery is None or len(self._runs) >= RUNS_MAX:
             raise UsageError(f"{len(self._runs)} downloads are under way; wait for one to end")
-        self._end_partial(task)
+        before = self._going.get(task)
         run = self._runs[task] = TaskRun(task, ask, self.near)
-        scope = self._scopes[task] = trio.CancelScope()
-        self._nursery.start_soon(self._drive, run, scope)
-        return run
+        going = self._going[task] = _Going(run, stays)
+        self._nursery.start_soon(self._drive, going, before)
+        return going
 
-    async def _drive(self, run: TaskRun, scope: trio.CancelScope) -> None:
-        with scope:
-            await run.run()
-        self._ended(run)
+    async def _drive(self, going: _Going, before: _Going | None) -> None:
+        """One that ends takes its leave of the keeper first, else it would take the next one's."""
+        run = going.run
+        try:
+            if before is not None:
+                with trio.CancelScope(shield=True):  # It has finished or is cancelled: soon over.
+                    await before.over.wait()
+            self._end_partial(run.task)
+            with going.scope:
+                await run.run()
+            if not run.finished.is_set():
+                run.fail(Cancelled("the download was ended before it began"))
+            self._ended(run)
+        finally:
+            going.over.set()
 
     def _ended(self, run: TaskRun) -> None:
         task = run.task
         if self._runs.get(task) is run:
-            del self._runs[task], self._scopes[task]
+            del self._runs[task], self._going[task]
         self._past[task] = run
         self._past.move_to_end(task)
         if len(self._past) > PAST_MAX:
@@ -206,8 +232,10 @@ class SwarmService:
         stored = self.near.store.find(join.version.version)
         if stored is None or not stored.held:
             self._tell(peer, msg.Depart(join.version.version))
-        elif join.version.version not in self._joined.setdefault(peer, set()):
-            self._joined[peer].add(join.version.version)
+            return
+        now, answered = trio.current_time(), self._joined.setdefault(peer, {})
+        if now - answered.get(stored.info.version, -JOIN_AGAIN_S) >= JOIN_AGAIN_S:
+            answered[stored.info.version] = now
             self._tell(peer, msg.Join(stored.info, stored.held.to_bytes()))
 
     def _tell(self, peer: PeerId, message: Message) -> None:
@@ -219,14 +247,19 @@ class SwarmService:
     def _enlist(self, peer: PeerId, task: TaskId, spec: TaskSpec) -> None:
         """A keeper asks a seed peer to take part."""
         ask = Ask(spec)
-        if not self._seed or task in self._runs or self._nursery is None:
+        if not self._seed or self._nursery is None:
             return
-        remote = urlsplit(spec.url).scheme.lower() in ("http", "https")
-        if not remote or not is_shared(ask) or task_id(ask, self._secret) != task:
+        if not is_shared(ask) or task_id(ask, self._secret) != task:
             raise RemoteProtocolError(f"{peer} enlists for a task that is not what it says")
-        if len(self._runs) < RUNS_MAX:
+        if urlsplit(spec.url).scheme.lower() not in ("http", "https"):
+            log.info("task %s: its URL is of another machine's own", task[:12])
+            return
+        going = self._going.get(task)
+        if going is not None and going.may_be_joined():
+            going.stays = True
+        elif len(self._runs) < RUNS_MAX:
             log.info("task %s: enlisted by %s", task[:12], peer)
-            self._start(task, ask)
+            self._start(task, ask, stays=True)
 
     # --- pieces coming in
 

@@ -12,9 +12,10 @@ import blake3
 import pytest
 import trio
 
+from peerd.errors import OriginUnreachable, StoreDamaged
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
-from peerd.link.messages import Message
+from peerd.link.messages import LeaseInfo, LeaseKind, Message
 from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.origin.memory import MemoryOrigin
@@ -23,10 +24,10 @@ from peerd.store.memory import MemoryStore, MemoryVersion
 from peerd.swarm.incoming import Arrived, Inbound
 from peerd.swarm.serving import REQUESTS_MAX, SENDS_AT_ONCE, Serving
 from peerd.swarm.whole import WholeDigest
-from peerd.task import ask_for, task_id
+from peerd.task import ask_for, task_id, told_spec
 from peerd.units import KIB, MIB
-from tests.swarm.network import inline
-from tests.swarm.test_swarm import CONTENT, DIGEST, URL, all_get, check_right, group
+from tests.swarm.network import Net, inline
+from tests.swarm.test_swarm import CONTENT, DIGEST, URL, all_get, check_right, get, group
 
 KEY = SigningKey(bytes(32))
 PEER, CHILD = PeerId("parent"), PeerId("child")
@@ -268,3 +269,122 @@ async def test_a_range_of_content_whose_length_nobody_says_is_not_all_of_it(
     origin = MemoryOrigin({URL: CONTENT}, unknown_length=True, validators=validators)
     async with group(3, origin) as (_, nodes):
         check_right(await all_get(nodes, ask_for(URL)))
+
+
+# --- one download after another
+
+
+async def test_who_comes_while_the_last_caller_leaves_gets_a_download_of_its_own(
+    autojump_clock: Any,
+) -> None:
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=256 * KIB)
+    ask = ask_for(URL)
+    async with group(2, origin) as (_, nodes):
+        async with nodes[0].swarm.wanted(ask) as first:
+            await trio.sleep(0.5)
+        assert not first.finished.is_set()
+        check_right({nodes[0]: await get(nodes[0], ask)})
+
+
+async def test_a_download_that_ends_does_not_take_the_next_ones_keeper(
+    autojump_clock: Any,
+) -> None:
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=4 * MIB)
+    ask = ask_for(URL)
+    async with group(3, origin) as (_, nodes):
+        async with nodes[0].swarm.wanted(ask) as first:
+            await trio.sleep(0.5)
+            first.fail(OriginUnreachable("as the test ordered"))
+            second = await get(nodes[0], ask)
+        check_right({nodes[0]: second})
+
+
+async def test_a_second_download_over_the_same_link_finds_the_holder_again(
+    autojump_clock: Any,
+) -> None:
+    """The holder answered the first one's Join; it must answer the second one's too."""
+    origin = MemoryOrigin({URL: CONTENT})
+    ask = ask_for(URL, digest=DIGEST)
+    async with group(3, origin) as (_, nodes):
+        await get(nodes[0], ask)
+        read = origin.bytes_read
+        async with nodes[1].swarm.wanted(ask) as first:
+            while not first.core.parents.joined:
+                await trio.sleep(0.001)
+        await trio.sleep(2.0)
+        await nodes[1].swarm.remove(task_id(ask, b""))
+        before = trio.current_time()
+        check_right({nodes[1]: await get(nodes[1], ask)})
+        assert trio.current_time() - before < 2.0
+        assert origin.bytes_read == read
+
+
+async def test_a_caller_that_leaves_does_not_end_an_enlisted_download(autojump_clock: Any) -> None:
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=4 * MIB)
+    ask = ask_for(URL)
+    task = task_id(ask, b"")
+    async with trio.open_nursery() as nursery:
+        net = Net(origin, nursery)
+        seed, other = await net.add(seed=True), await net.add()
+        seed.swarm.message_arrived(other.own, msg.Enlist(task, ask.spec))
+        async with seed.swarm.wanted(ask) as run:
+            await trio.sleep(0.3)
+        with trio.fail_after(60):
+            await run.finished.wait()
+        assert run.error is None
+        nursery.cancel_scope.cancel()
+
+
+# --- what others are told
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///home/somebody/model", "https://store/model?X-Amz-Signature=0123&part=1"]
+)
+def test_paths_and_signatures_are_told_to_nobody(url: str) -> None:
+    assert told_spec(ask_for(url, digest=DIGEST)) is None
+
+
+async def test_a_file_of_another_machine_is_no_breach_of_the_protocol(autojump_clock: Any) -> None:
+    ask = ask_for("file:///model", digest=DIGEST)
+    async with trio.open_nursery() as nursery:
+        net = Net(MemoryOrigin({}), nursery)
+        seed, other = await net.add(seed=True), await net.add()
+        seed.swarm.message_arrived(other.own, msg.Enlist(task_id(ask, b""), ask.spec))
+        assert not seed.swarm.runs()
+        nursery.cancel_scope.cancel()
+
+
+# --- what keepers say
+
+
+@pytest.mark.parametrize("kind", [LeaseKind.AUDIT, LeaseKind.STREAM, LeaseKind.READ])
+async def test_a_lease_for_what_does_not_exist_ends_no_download(
+    autojump_clock: Any, kind: LeaseKind
+) -> None:
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=4 * MIB)
+    ask = ask_for(URL)
+    async with group(2, origin) as (_, nodes), nodes[0].swarm.wanted(ask) as run:
+        for number in range(200):
+            await trio.sleep(0.002)
+            info = LeaseInfo(2**40 + number, kind, nodes[0].own, 5000, 2, 30.0)
+            version = run.stored.info if run.stored else None
+            run.keeper_says(msg.LeaseGrant(run.task, 1, info, version))
+        check_right({nodes[0]: await get(nodes[0], ask)})
+
+
+async def test_pieces_that_went_from_the_store_are_said_and_fetched_again(
+    autojump_clock: Any,
+) -> None:
+    """Nobody told the core: all is held, it believes, and once waited for ever."""
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=256 * KIB)
+    ask = ask_for(URL)
+    async with group(1, origin) as (_, nodes):
+        async with nodes[0].swarm.wanted(ask) as run:
+            while run.stored is None or len(run.stored.held) < 10:
+                await trio.sleep(0.01)
+            await run.stored.drop([PieceIndex(3), next(iter(run.stored.held))])
+            with trio.fail_after(60):
+                await run.finished.wait()
+            assert isinstance(run.error, StoreDamaged)
+        check_right({nodes[0]: await get(nodes[0], ask)})
