@@ -30,6 +30,7 @@ from peerd.link.messages import (
 )
 from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.pieces import PIECE_LENGTH_MIN_BYTES, piece_length_for
+from peerd.swarm.extents import runs_of, telling
 from peerd.swarm.ports import OriginBody, OriginFacts, StoredVersion
 from peerd.swarm.surroundings import Surroundings
 from peerd.task import Ask
@@ -88,7 +89,7 @@ class LeasedRead:
                     await self._read()
                     nursery.cancel_scope.cancel()
             except* PeerdError as group:
-                self._failed(_first(group))
+                self._failed(telling(group))
         self._report(*self._outcome)
 
     def renewed(self, info: LeaseInfo) -> None:
@@ -195,7 +196,7 @@ class LeasedRead:
     async def _extent(self) -> None:
         """Runs of pieces that are still wanted, a ranged GET each."""
         assert self.stored is not None, "a READ lease without a version"
-        for first, count in _runs(self.indices):
+        for first, count in runs_of(self.indices):
             await self._ranged(self.stored, first, count)
 
     async def _ranged(self, stored: StoredVersion, first: int, count: int) -> None:
@@ -394,28 +395,3 @@ class LeasedRead:
 
 def _facts(info: VersionInfo) -> OriginFacts:
     return OriginFacts(info.length_bytes, info.validator, info.ranged, 0)
-
-
-def _runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Consecutive indices as (first, count)."""
-    runs: list[tuple[int, int]] = []
-    for index in sorted(indices):
-        if runs and runs[-1][0] + runs[-1][1] == index:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((index, 1))
-    return runs
-
-
-def _first(group: BaseExceptionGroup[PeerdError]) -> PeerdError:
-    """The error that says most: a change or a refusal before what followed from it."""
-    errors: list[PeerdError] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop()
-        if isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
-        elif isinstance(error, PeerdError):
-            errors.append(error)
-    errors.sort(key=lambda e: not isinstance(e, (OriginChanged, OriginRefused, NoSpace)))
-    return errors[0]
