@@ -33,7 +33,10 @@ cp /etc/resolv.conf /etc/hosts "$root/etc/"
 mkdir -p "$root/etc/ssl/certs" "$root/root/.config"
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 cp -a /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
-cp -a /etc/apt/sources.list.d/. "$root/etc/apt/sources.list.d/" 2>/dev/null || true
+if cp -a /etc/apt/sources.list.d/. "$root/etc/apt/sources.list.d/" 2>/dev/null &&
+    [ -n "$(ls "$root/etc/apt/sources.list.d")" ]; then
+    rm -f "$root/etc/apt/sources.list"
+fi
 for settings in /etc/pip.conf "$HOME/.config/pip/pip.conf"; do
     [ -f "$settings" ] && cp "$settings" "$root/etc/pip.conf"
 done

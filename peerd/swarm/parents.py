@@ -63,9 +63,13 @@ class Parent:
         return max(WINDOW_MIN, min(WINDOW_MAX, wanted))
 
     def room(self, piece_length_bytes: int, now: float) -> int:
+        """Pieces to ask it for now; 0 until a quarter of its window is free: one message then
+        does for several pieces, and the choice among all pieces is made less often."""
         if now < self.paused_until:
             return 0
-        return max(0, self.window(piece_length_bytes) - len(self.in_flight))
+        window = self.window(piece_length_bytes)
+        free = window - len(self.in_flight)
+        return free if free >= max(1, window // 4) else 0
 
     def arrived(self, index: int, size_bytes: int, now: float) -> None:
         """Takes the sample: the time since the last arrival, or since the request if later."""
