@@ -92,6 +92,12 @@ class PieceSet:
             raise ValueError(f"no piece {index} of {self.count}")
         self._bits |= 1 << index
 
+    def add_run(self, first: int, end: int) -> None:
+        """Pieces [first, end), all at once."""
+        if not 0 <= first <= end <= self.count:
+            raise ValueError(f"no pieces [{first}, {end}) of {self.count}")
+        self._bits |= ((1 << (end - first)) - 1) << first
+
     def discard(self, index: int) -> None:
         if 0 <= index < self.count:
             self._bits &= ~(1 << index)

@@ -57,6 +57,13 @@ class TaskSpec(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     application: _Label = ""
     headers: Annotated[tuple[_Header, ...], Meta(max_length=32)] = ()
 
+    def __post_init__(self) -> None:
+        """What comes from others is checked as it is decoded: ValueError refuses it there."""
+        try:
+            check_url(self.url)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
 
 class Ask(Struct, frozen=True):
     """A caller's whole wish on this machine: the spec, and headers that stay here."""
@@ -111,7 +118,7 @@ def check_url(url: str) -> None:
         raise UsageError(f"{url!r}: peerd reads http://, https:// and file:// URLs")
     if parts.scheme.lower() != "file" and not parts.hostname:
         raise UsageError(f"{url!r} names no host")
-    if any(ord(c) < 33 for c in url):
+    if any(ord(c) < 33 or 0xD800 <= ord(c) <= 0xDFFF for c in url):
         raise UsageError(
             f"{url!r} has white space or control characters; encode them as %20 and so on"
         )
@@ -140,13 +147,18 @@ def task_id(ask: Ask, own_secret: bytes) -> TaskId:
     """
     spec = ask.spec
     if spec.digest is not None:
-        return _hashed("peerd/task/digest", spec.digest)
+        return task_of_digest(spec.digest)
     private = ""
     if not is_shared(ask):
         private = hmac.new(own_secret, encode(ask.credentials), hashlib.sha256).hexdigest()
     return _hashed(
         "peerd/task/url", canonical_url(spec.url), spec.tag, spec.application, spec.headers, private
     )
+
+
+def task_of_digest(digest: str) -> TaskId:
+    """The name of content that is known by its digest."""
+    return _hashed("peerd/task/digest", digest)
 
 
 def is_shared(ask: Ask) -> bool:

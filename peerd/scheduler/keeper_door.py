@@ -21,8 +21,8 @@ from peerd.link.messages import (
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
 from peerd.scheduler.keeper_seat import Seat
-from peerd.scheduler.keeper_state import task_of_digest
 from peerd.scheduler.keeper_table import KeeperTable
+from peerd.task import task_of_digest
 
 _OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint
 

@@ -30,7 +30,7 @@ from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
 from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Entry, Roster
-from peerd.task import Ask, TaskSpec, task_id
+from peerd.task import TaskSpec, task_of_digest
 
 VALIDATED_NEVER_S = 1e9
 """Said of a version that this keeper never saw confirmed: the largest a message carries."""
@@ -312,11 +312,6 @@ class Kept:
         for lease in self.audits.running:
             assert lease in self.book.leases, "an audit without a lease"
         assert set(self.lost) <= self.roster.entries.keys()
-
-
-def task_of_digest(digest: str) -> TaskId:
-    """The task that this digest alone names."""
-    return task_id(Ask(TaskSpec("", digest)), b"")
 
 
 def fits(one: VersionInfo, other: VersionInfo) -> bool:

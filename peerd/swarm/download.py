@@ -28,10 +28,11 @@ LEASES_WANTED: Final = 8
 """Leases to hold at most; the keeper decides. Eight reads keep one fast origin busy."""
 LEASED_MAX_BYTES: Final = 32 * MIB
 """… together with this: pieces of leases in memory, before they are written."""
-ENDGAME_PARENTS_MAX: Final = 2
-"""Parents asked for the same piece when nothing else is left to ask for."""
 ENDGAME_AFTER_S: Final = 0.25
-"""… once it has been in flight for so long. Guess; the waste it causes is counted."""
+"""When nothing else is left to ask for, another parent is asked for a piece that has been in flight
+for so long since the last one was asked. Guess; the waste it causes is counted."""
+GROW_MAX: Final = 65_536
+"""Pieces by which content of unknown length grows on one peer's word: 64 GiB. Guess."""
 
 
 class Download:
@@ -111,7 +112,7 @@ class Download:
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
         picker = self._picker
         if self._open_ended():
-            picker.grow(min(event.have.end(), PIECE_COUNT_MAX))
+            self._grow(event.have.end())
         known = self.parents.joined.get(event.peer)
         before = known.have if known else PieceSet(picker.count)
         parent = self.parents.join(event.peer, event.have, now)
@@ -129,7 +130,7 @@ class Download:
             return []
         picker = self._picker
         if self._open_ended():
-            picker.grow(max(event.indices, default=-1) + 1)
+            self._grow(max(event.indices, default=-1) + 1)
         parent.have.grow(picker.count)
         fresh = [i for i in set(event.indices) if i < picker.count and i not in parent.have]
         for index in fresh:
@@ -195,24 +196,24 @@ class Download:
         if info.kind is not LeaseKind.READ:
             return [ev.StartRead(info, ())]
         last = min(info.first + info.count, picker.count)
-        indices = tuple(i for i in range(info.first, last) if self._take(i))
-        self._reading[info.lease] = indices
-        return [ev.StartRead(info, indices)]
+        extent = range(info.first, last)
+        orders = [order for index in extent for order in self._ask_no_more(index)]
+        wanted = tuple(i for i in extent if picker.state(i) is PieceState.WANTED)
+        for index in wanted:
+            picker.read(index)
+        self._reading[info.lease] = wanted
+        return [*orders, ev.StartRead(info, wanted)]
 
-    def _take(self, index: int) -> bool:
-        """Whether to read that piece of a granted extent: not if it is held or being read."""
-        state = self._picker.state(index)
-        if state is PieceState.REQUESTED:
-            for peer in tuple(self._picker.requested[index]):
-                parent = self.parents.joined.get(peer)
-                if parent is not None:
-                    parent.in_flight.pop(index, None)
-                self._picker.release(index, peer, "leased meanwhile")
-            state = PieceState.WANTED
-        if state is PieceState.WANTED:
-            self._picker.read(index)
-            return True
-        return False
+    def _ask_no_more(self, index: int) -> list[ev.Order]:
+        """It is leased to us now: whoever was asked for it need not send it."""
+        orders: list[ev.Order] = []
+        for peer in tuple(self._picker.requested.get(index, ())):
+            parent = self.parents.joined.get(peer)
+            if parent is not None:
+                parent.in_flight.pop(index, None)
+            self._picker.release(index, peer, "leased meanwhile")
+            orders.append(ev.CancelPieces(peer, (index,)))
+        return orders
 
     def _lease_over(self, event: ev.LeaseOver, now: float) -> list[ev.Order]:
         self.leases.pop(event.lease, None)
@@ -233,6 +234,10 @@ class Download:
     def _picker(self) -> Picker:
         assert self.picker is not None, "no version yet"
         return self.picker
+
+    def _grow(self, count: int) -> None:
+        """A peer has pieces beyond those known; it may lie, so not too many at once."""
+        self._picker.grow(min(count, self._picker.count + GROW_MAX, PIECE_COUNT_MAX))
 
     def _hold(self, index: PieceIndex, source: str) -> list[ev.Order]:
         orders: list[ev.Order] = [ev.Announce(index)]
@@ -311,8 +316,7 @@ class Download:
         late = [
             index
             for index, peers in self._picker.requested.items()
-            if len(peers) < ENDGAME_PARENTS_MAX
-            and parent.peer not in peers
+            if parent.peer not in peers
             and index in parent.have
             and now - self._asked_at(index, peers) >= self._overdue_s(peers)
         ]
@@ -335,8 +339,8 @@ class Download:
         return self.picker is not None and not self.picker.wanted and bool(self.picker.requested)
 
     def _ask_leases(self) -> list[ev.Order]:
-        """Standing demand: as long as anything is wanted, up to LEASES_WANTED."""
-        room = self._lease_room() if self._picker.wanted or self._open_ended() else 0
+        """Standing demand, as long as anything is not held: whoever was asked may fail."""
+        room = 0 if self._all_held() else self._lease_room()
         if room == self._room:
             return []
         self._room = room

@@ -29,6 +29,8 @@ STALL_S: Final = 3.0
 """Nothing for so long, although asked: robbed and set aside. Guess; ADR-0001."""
 STALL_FACTOR: Final = 4.0
 """… or for so many times as long as its window should take, if that is longer."""
+STALL_MAX_S: Final = 30.0
+"""… but no longer than this, however slow it was before. Guess."""
 STALLED_S: Final = 15.0
 """A stalled parent is set aside for so long, doubling each time."""
 RATE_WEIGHT: Final = 0.25
@@ -72,8 +74,13 @@ class Parent:
         return free if free >= max(1, window // 4) else 0
 
     def arrived(self, index: int, size_bytes: int, now: float) -> None:
-        """Takes the sample: the time since the last arrival, or since the request if later."""
-        asked_at = self.in_flight.pop(index, now)
+        """Takes the sample: the time since the last arrival, or since the request if later.
+
+        What was no longer asked of it says nothing.
+        """
+        asked_at = self.in_flight.pop(index, None)
+        if asked_at is None:
+            return
         if asked_at < now:
             self.delay_s = min(self.delay_s * 1.05 + 1e-3, now - asked_at)
         seconds = max(1e-4, now - max(asked_at, self.active_at))
@@ -90,6 +97,7 @@ class Parent:
         if self.rate_bytes_s:
             owed = len(self.in_flight) * piece_length_bytes
             patience = max(patience, STALL_FACTOR * owed / self.rate_bytes_s)
+        patience = min(patience, STALL_MAX_S)
         return max(self.active_at, min(self.in_flight.values())) + patience
 
 

@@ -115,12 +115,13 @@ class Picker:
 
     def grow(self, count: int) -> None:
         """Pieces beyond the known end turned up (content of unknown length)."""
-        for index in range(self.count, count):
-            for pieces in (self.held, self.wanted, self.reading):
-                pieces.grow(index + 1)
-            self.wanted.add(index)
-            self.rarity.append(0)
-        self.count = max(self.count, count)
+        if count <= self.count:
+            return
+        for pieces in (self.held, self.wanted, self.reading):
+            pieces.grow(count)
+        self.wanted.add_run(self.count, count)
+        self.rarity += [0] * (count - self.count)
+        self.count = count
 
     def cut(self, count: int) -> None:
         """The end is known: what was claimed to lie behind it never was. Nothing there is asked
