@@ -7,9 +7,7 @@ keeps what was acknowledged, and the keeper is told.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Any, Final
 
 import trio
@@ -19,61 +17,36 @@ from peerd.errors import (
     NoSpace,
     PeerdError,
     RemoteProtocolError,
-    error_from,
 )
 from peerd.ids import PeerId, PieceIndex, TaskId
 from peerd.link import messages as msg
-from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
+from peerd.link.messages import Access, LeaseInfo
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
-from peerd.scheduler.service import EnrolState
 from peerd.swarm import events as ev
-from peerd.swarm.download import Download
 from peerd.swarm.ending import condemn, finish
 from peerd.swarm.incoming import Arrived, Outcome
 from peerd.swarm.mates import Mates
+from peerd.swarm.member import TaskMember
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.reading import LeasedRead
-from peerd.swarm.surroundings import Surroundings, Tally
+from peerd.swarm.surroundings import Surroundings
 from peerd.swarm.whole import WholeDigest
-from peerd.task import Ask, is_shared, told_spec
+from peerd.task import Ask, is_shared
 
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S: Final = 0.5
 """The keeper hears what we hold at most twice a second, by change."""
 TICK_MAX_S: Final = 0.5
-STORY_MAX: Final = 256
-LEASES_MAX: Final = 32
-"""Leases used at once, whatever a keeper grants: four times what is asked for."""
 
 
-class TaskRun:
+class TaskRun(TaskMember):
     """Wants the whole of one task. `finished` is set at the end; then `error` says if it failed."""
 
     def __init__(self, task: TaskId, ask: Ask, near: Surroundings) -> None:
-        self.task, self.ask, self._near = task, ask, near
-        self.own, self.store = near.key.peer_id, near.store
-        self.core = Download(near.key.peer_id, near.rng)
-        self.stored: StoredVersion | None = None
-        self.tally = Tally()
-        self.state = "finding the keeper"
-        self.error: PeerdError | None = None
-        self.finished = trio.Event()
-        self.stale = False
-        self.culprits: dict[PeerId, str] = {}
-        self.keeper: PeerId | None = None
-        self._access = Access.HAS_CREDENTIALS if ask.credentials else Access.UNKNOWN
-        self._pending: deque[ev.Event] = deque()
-        self._draining = False
-        self._complaints: dict[PeerId, str] = {}
+        super().__init__(task, ask, near)
         self.mates = Mates(self, near)
-        self._leases: dict[int, LeasedRead] = {}
-        self._opening = trio.Lock()
-        self.confirmation = trio.Event()
-        self.whole: WholeDigest | None = None
-        self._story: deque[str] = deque(maxlen=STORY_MAX)
-        self._started_at = 0.0
 
     # --- the life of a run
 
@@ -128,24 +101,11 @@ class TaskRun:
             self._near.keepers.holds(self.stored.info)
         self.finished.set()
 
-    def fail(self, error: PeerdError) -> None:
-        """The first error counts."""
-        if not self.finished.is_set():
-            self.state, self.error = "failed", error
-            self.note(f"failed: {error}")
-            self.finished.set()
-
     def age_s(self) -> float:
         """How long ago the origin confirmed the version."""
         assert self.stored is not None
         at = self._near.store.validated_at(self.stored.info.version)
         return max(0.0, self._near.wall_clock() - at)
-
-    def note(self, words: str) -> None:
-        self._story.append(f"+{trio.current_time() - self._started_at:.3f} s {words}")
-
-    def story(self) -> list[str]:
-        return list(self._story)
 
     def going(self) -> bool:
         return not self.finished.is_set()
@@ -158,114 +118,7 @@ class TaskRun:
         }
         return {**stalled, **self.core.parents.blocked, **self.culprits}
 
-    # --- keepers.SwarmMember
-
-    def enrolment(self) -> EnrolState:
-        stored = self.stored
-        return EnrolState(
-            spec=told_spec(self.ask),
-            shared=is_shared(self.ask),
-            wants=True,
-            access=self._access,
-            version=stored.info if stored else None,
-            have=stored.held.to_bytes() if stored else b"",
-            leases=tuple(lease.standing() for lease in self._leases.values()),
-        )
-
-    def waiting(self) -> bool:
-        if self._leases or self.finished.is_set() or self.state in ("checking", "in dispute"):
-            return False
-        return not any(parent.in_flight for parent in self.core.parents)
-
-    def keeper_found(self, keeper: PeerId, term: int) -> None:
-        if keeper != self.keeper:
-            self.note(f"keeper {keeper} (term {term})")
-        self.keeper = keeper
-        if self.stored is None:
-            self.state = "resolving"
-        orders = self.core.asked_again()
-        for order in orders:
-            self._carry_out(order)
-        if not orders:
-            self.ask_leases(0)
-        for peer, words in self._complaints.items():
-            self._complain(peer, words)
-
-    def keeper_says(self, message: Message) -> None:
-        if self.finished.is_set():
-            return
-        match message:
-            case msg.Enrolled(version=version, peers=peers, validated_s=validated_s):
-                self._roster(version, peers, validated_s)
-            case msg.RosterUpdate(version=version, peers=peers):
-                self._roster(version, peers, 0.0)
-            case msg.LeaseGrant():
-                self._spawn(self._granted, message)
-            case msg.LeaseRevoked(lease=lease):
-                if lease in self._leases:
-                    self._leases[lease].revoke()
-            case msg.Verdict(attester=attester, words=words, version=version_id):
-                if self.stored and self.stored.info.version == version_id:
-                    self._spawn(condemn, self, attester, words)
-            case msg.Unreadable(code=code, words=words):
-                self.fail(error_from(code, words))
-            case _:
-                log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
-
-    def _roster(
-        self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...], validated_s: float
-    ) -> None:
-        self.post(ev.PeersNamed(peers))
-        if version is not None:
-            self._spawn(self._follow, version, validated_s)
-
-    async def _follow(self, version: VersionInfo, validated_s: float) -> None:
-        """The version that the group downloads, confirmed by the origin `validated_s` ago."""
-        try:
-            stored = await self.open_version(version.verified())
-        except PeerdError as error:
-            log.warning("task %s: version from its keeper: %s", self.task[:12], error)
-            if isinstance(error, NoSpace):
-                self.fail(error)
-            return
-        if validated_s <= self._near.fresh_s and stored is self.stored:
-            at = self._near.wall_clock() - validated_s
-            if at > self._near.store.validated_at(version.version):
-                await self._near.store.set_validated(version.version, at)
-            self.confirmation.set()
-
-    async def _granted(self, grant: msg.LeaseGrant) -> None:
-        if grant.version is not None and grant.info.kind is not LeaseKind.RESOLVE:
-            await self._follow(grant.version, inf)
-        known = self._leases.get(grant.info.lease)
-        if known is not None:
-            known.renewed(grant.info)
-            return
-        kind = grant.info.kind
-        if not self._usable(grant):
-            log.warning("task %s: lease %d is not used", self.task[:12], grant.info.lease)
-            return
-        if kind in (LeaseKind.READ, LeaseKind.STREAM):
-            self.post(ev.LeaseGranted(grant.info))
-        else:
-            await self._read(grant.info, ())
-
-    def _usable(self, grant: msg.LeaseGrant) -> bool:
-        """Else it runs out at the keeper: given back, it would come again at once."""
-        if len(self._leases) >= LEASES_MAX:
-            return False
-        if grant.info.kind is LeaseKind.RESOLVE:
-            return True
-        theirs, ours = grant.version, self.stored
-        return ours is not None and (theirs is None or theirs.version == ours.info.version)
-
     # --- reading.Reader
-
-    def tell_keeper(self, message: Message) -> bool:
-        return self._near.keepers.tell(self.task, message)
-
-    def term(self) -> int:
-        return self._near.keepers.term(self.task)
 
     def origin_bytes(self, count: int) -> None:
         self.tally.from_origin += count
@@ -415,16 +268,6 @@ class TaskRun:
             case ev.AllHeld():
                 self._spawn(finish, self)
 
-    def _complain(self, peer: PeerId, words: str) -> None:
-        self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
-
-    def ask_leases(self, room: int) -> None:
-        """One at least, as long as the version is not known or has to be confirmed."""
-        confirmed = self.confirmation.is_set() or self.ask.spec.digest is not None
-        if self.stored is None or not confirmed:
-            room = max(1, room)
-        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
-
     def _drop(self, peer: PeerId, words: str) -> None:
         self.note(f"dropped {peer}: {words}")
         if peer in self.core.parents.blocked:
@@ -442,6 +285,9 @@ class TaskRun:
         del self._leases[info.lease]
         if not self.finished.is_set():
             self.post(ev.LeaseOver(info.lease))
+
+    async def _condemn(self, attester: PeerId, words: str) -> None:
+        await condemn(self, attester, words)
 
     async def _tick(self) -> None:
         received: dict[PeerId, int] = {}
