@@ -88,6 +88,8 @@ def _no_connection(error: Exception, route: Route, place: str) -> Exception:
             case ssl.SSLError() if not isinstance(cause, ssl.SSLEOFError):
                 words = f"TLS with {place} fails ({cause.reason}); check port and scheme"
                 return OriginUnreachable(words)
+            case ssl.SSLEOFError():
+                return _unreachable(f"{place} ended the TLS handshake; check port and scheme")
             case socket.gaierror() if cause.errno in _UNKNOWN_NAME:
                 return OriginUnreachable(
                     f"no machine is known by the name {route.site.host}; check the URL"

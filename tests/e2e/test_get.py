@@ -181,8 +181,8 @@ def test_a_socket_that_may_not_be_opened_is_an_error(lab: Lab, folder: Path) -> 
         check_refused(get("http://x/", folder / "f", peer=peer), 4, peer.socket, folder)
         return
     script = (
-        "import os, sys; os.setgid(65534); os.setuid(65534);"
-        "from peerd.cli import client;\n"
+        "import os, sys; from peerd.cli import client;"
+        "os.setgid(65534); os.setuid(65534)\n"
         "try: client.ask(sys.argv[1], 'GET', '/v1/status')\n"
         "except Exception as error: print(type(error).__name__)"
     )
