@@ -156,6 +156,17 @@ def test_systemd_is_told_when_it_is_ready(lab: Lab, tmp_path: Path) -> None:
     peer.wait_ready()
 
 
+def test_it_is_ready_within_three_seconds(lab: Lab) -> None:
+    """The best of three: others share this machine."""
+    times = []
+    for _ in range(3):
+        peer = lab.peer(start=False)
+        began = time.monotonic()
+        peer.start()
+        times.append(time.monotonic() - began)
+    assert min(times) <= 3, times
+
+
 def test_files_are_private(lab: Lab) -> None:
     peer = lab.peer()
     data = peer.home / "data"
