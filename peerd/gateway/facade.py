@@ -33,6 +33,9 @@ from peerd.task import ask_for
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S: Final = 0.1
+ATTEMPTS_MAX: Final = 2
+"""A caller who joined another's download, with another URL or other credentials, gets a try of its
+own if that one failed."""
 TICKET_S: Final = 60.0
 TICKETS_MAX: Final = 1024
 """Downloads that ended and whose bytes were not fetched yet."""
@@ -69,16 +72,19 @@ class Facade:
                 application=request.application,
             )
             ends_at = started_at + (request.timeout_s or float("inf"))
-            async with self._swarm.wanted(ask) as run:
-                while not run.finished.is_set():
-                    if trio.current_time() >= ends_at:
-                        raise TimedOut(_late(run, request.timeout_s))
-                    with trio.move_on_at(min(ends_at, trio.current_time() + PROGRESS_EVERY_S)):
-                        await run.finished.wait()
-                    yield _progress(run)
-                if run.error is not None:
+            for attempt in range(1, ATTEMPTS_MAX + 1):
+                async with self._swarm.wanted(ask) as run:
+                    while not run.finished.is_set():
+                        if trio.current_time() >= ends_at:
+                            raise TimedOut(_late(run, request.timeout_s))
+                        with trio.move_on_at(min(ends_at, trio.current_time() + PROGRESS_EVERY_S)):
+                            await run.finished.wait()
+                        yield _progress(run)
+                    if run.error is None:
+                        yield self._done(run, trio.current_time() - started_at)
+                        return
+                if run.ask == ask or attempt == ATTEMPTS_MAX:
                     raise run.error
-                yield self._done(run, trio.current_time() - started_at)
         except PeerdError as error:
             yield GetFailed(None, error.code, str(error))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import MIB, Lab, Peer, free_port
+from tests.e2e.lab import MIB, Lab, Peer, check_right, free_port, gets
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -137,6 +137,18 @@ def test_it_takes_too_long(lab: Lab, folder: Path) -> None:
     origin, peer = lab.origin(8 * MIB, "--rate", str(MIB)), lab.peer()
     done = get(origin.url, folder / "f", "--timeout", "1.5", peer=peer)
     check_refused(done, 22, "--timeout", folder)
+
+
+def test_anothers_wrong_url_does_not_fail_mine(lab: Lab) -> None:
+    """Both name the same digest, so the second joins the first one's download."""
+    origin, peer = lab.origin(MIB, "--connection-delay", "1"), lab.peer()
+    wrong = origin.url.replace("content.bin", "nothing")
+    with gets([peer], wrong, digest=origin.digest) as first:
+        time.sleep(0.7)
+        mine = peer.get(origin.url, digest=origin.digest)
+    assert first[0].error is not None
+    assert first[0].error.code == "origin-not-found"
+    check_right([mine], origin)
 
 
 def test_a_cut_off_get_is_resumed(lab: Lab, tmp_path: Path) -> None:
