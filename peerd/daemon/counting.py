@@ -15,6 +15,7 @@ from peerd.link.service import LinkService
 from peerd.origin.service import OriginReader
 
 COUNTERS_EVERY_S: Final = 10.0
+FLUSH_S: Final = 1.0
 
 
 class CounterStore(Protocol):
@@ -58,8 +59,13 @@ class Counting:
         if any(fresh.values()):
             await self._store.add_counters(fresh)
 
-    async def run(self) -> None:
-        """Until cancelled; who stops the daemon flushes once more."""
-        while True:
-            await trio.sleep(COUNTERS_EVERY_S)
-            await self.flush()
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; what was counted by then is kept."""
+        task_status.started()
+        try:
+            while True:
+                await trio.sleep(COUNTERS_EVERY_S)
+                await self.flush()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
+                await self.flush()

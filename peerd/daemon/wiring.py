@@ -24,6 +24,7 @@ from peerd.cluster.keys import load_or_make_key, open_data_dir
 from peerd.config import Config
 from peerd.daemon.counting import Counting
 from peerd.daemon.router import Router
+from peerd.daemon.services import Services
 from peerd.errors import IdentityCloned, UsageError
 from peerd.gateway.control import ControlServer
 from peerd.gateway.facade import Facade
@@ -135,23 +136,24 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         gossip.on_change(keepers.members_changed)
         links.set_handler(Router(links, gossip, keepers, swarm, nursery))
 
-        await nursery.start(_listening, links)
-        await nursery.start(overlay.run)
-        await nursery.start(gossip.run)
-        gossip.update_addresses(
-            overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
-        )
-        await nursery.start(keepers.run)
-        await nursery.start(swarm.run)
-        nursery.start_soon(counting.run)
-        control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
-        await nursery.start(control.run)
+        services = Services(nursery)
         try:
+            await services.start(_listening, links)
+            await services.start(overlay.run)
+            await services.start(gossip.run)
+            gossip.update_addresses(
+                overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
+            )
+            await services.start(keepers.run)
+            await services.start(swarm.run)
+            await services.start(counting.run)
+            control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
+            await services.start(control.run)
             yield Daemon(config, key, overlay, links, gossip, conflict)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await gossip.leave()
-            await counting.flush()
+            await services.stop()
             nursery.cancel_scope.cancel()
 
 

@@ -119,7 +119,10 @@ class KeeperService:
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._refresh)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._outbox = self._nursery = None
 
     # --- for the swarm (swarm.ports.Keepers)
 

@@ -109,7 +109,10 @@ class SwarmService:
                 if stored.complete:
                     self._hold(stored)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     # --- callers
 

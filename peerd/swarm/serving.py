@@ -61,7 +61,10 @@ class Serving:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         if self._nursery is None:
