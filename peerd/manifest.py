@@ -1,7 +1,8 @@
 """A version of a task's content, its piece digests, and who vouches for each.
 
 Always: a VersionInfo and an Attestation are worth something only after `verified`; a version id
-follows from what pins the version, so that two who resolve the same content give it the same id.
+follows from what pins the version, so that two who resolve the same content give it the same id,
+and two who say different things of it never mean one version.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from peerd.ids import PieceIndex, TaskId, VersionId
 from peerd.pieces import (
     PIECE_COUNT_MAX,
     PIECE_LENGTH_MAX_BYTES,
+    PIECE_LENGTH_UNKNOWN_BYTES,
     PieceSet,
     piece_count,
+    piece_length_for,
     piece_span,
 )
 from peerd.signing import SigningKey
@@ -43,7 +46,9 @@ class VersionInfo(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     """One state of a task's content, as the member that resolved it vouches.
 
     `length_bytes` is None until the end of content of unknown length was read. `validator` is what
-    If-Range takes (a strong ETag or an HTTP date). `ranged`: extents of it can be read in parallel.
+    If-Range takes (a strong ETag or an HTTP date); content with a `digest` has none: it may come
+    from many origins, each with a validator of its own. `ranged`: extents of it can be read in
+    parallel.
     """
 
     task: WireTaskId
@@ -84,9 +89,32 @@ class VersionInfo(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         """Itself; RemoteProtocolError where the signature or a field does not fit."""
         if self.piece_count is not None and self.piece_count > PIECE_COUNT_MAX:
             raise RemoteProtocolError(f"a version of {self.piece_count} pieces")
+        if not self._says_what_it_is():
+            raise RemoteProtocolError(f"version {self.version[:12]} is not what its id pins")
         if not signing.verify(self.attester, "version", self._covered(), self.signature):
             raise RemoteProtocolError(f"{self.attester} did not sign version {self.version[:12]}")
         return self
+
+    def _says_what_it_is(self) -> bool:
+        """Whether id and piece length follow from the rest; an id from a nonce is its reader's."""
+        unknown = PIECE_LENGTH_UNKNOWN_BYTES
+        if self.piece_length_bytes not in (piece_length_for(self.length_bytes), unknown):
+            return False
+        if self.digest is None and self.validator is None:
+            return True
+        if self.digest is not None and self.validator is not None:
+            return False
+        ids = {
+            version_id(
+                self.task,
+                digest=self.digest,
+                validator=self.validator,
+                length_bytes=length,
+                nonce=b"",
+            )
+            for length in (self.length_bytes, None)  # The id stays when an end is found.
+        }
+        return self.version in ids
 
     def _covered(self) -> bytes:
         return encode(msgspec.structs.astuple(self)[:-1])
@@ -124,9 +152,9 @@ def version_id(
     length_bytes: int | None,
     nonce: bytes,
 ) -> VersionId:
-    """By digest where there is one; else by validator and length; else by a nonce of the reader."""
+    """By digest and length; else by validator and length; else by a nonce of the reader."""
     if digest is not None:
-        pin: tuple[object, ...] = ("digest", digest)
+        pin: tuple[object, ...] = ("digest", digest, length_bytes)
     elif validator is not None:
         pin = ("validator", validator, length_bytes)
     else:

@@ -276,6 +276,15 @@ class Complaint(_Message, frozen=True, tag=29):
     words: WireWords
 
 
+class Doubted(_Message, frozen=True, tag=30):
+    """I cannot use this version; if one member alone vouches for it, have another resolve it."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: WireVersionId
+    words: WireWords
+
+
 class Withdraw(_Message, frozen=True, tag=24):
     """I left the swarm and hold nothing of this task any more."""
 
@@ -370,14 +379,14 @@ class Depart(_Message, frozen=True, tag=45):
 Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
-    | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Withdraw
-    | Holdings | Enlist | Probe | KeeperState
+    | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
+    | Withdraw | Holdings | Enlist | Probe | KeeperState
     | Join | Have | Request | Cancel | Reject | Depart
 )  # fmt: skip
 
 TO_KEEPER = (
-    Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Withdraw, Holdings,
-    Probe, KeeperState,
+    Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
+    Withdraw, Holdings, Probe, KeeperState,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

@@ -21,6 +21,7 @@ from peerd.ids import PeerId
 from peerd.link.messages import (
     Complaint,
     Dispute,
+    Doubted,
     Ended,
     Enlist,
     Enrol,
@@ -81,7 +82,7 @@ class KeeperCore(MembersDoor):
                         self._withdrawn(peer, message, now)
                     case LeaseAsk() | LeaseReport() | Resolved() | Ended():
                         self._from_member(peer, message, now)
-                    case Progress() | Dispute() | Complaint():
+                    case Progress() | Dispute() | Complaint() | Doubted():
                         self._from_member(peer, message, now)
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")

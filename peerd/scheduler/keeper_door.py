@@ -10,6 +10,7 @@ from peerd.ids import PeerId
 from peerd.link.messages import (
     Complaint,
     Dispute,
+    Doubted,
     Ended,
     Holdings,
     LeaseAsk,
@@ -24,7 +25,7 @@ from peerd.scheduler.keeper_seat import Seat
 from peerd.scheduler.keeper_table import KeeperTable
 from peerd.task import task_of_digest
 
-_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint
+_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint | Doubted
 
 
 class MembersDoor(KeeperTable):
@@ -53,6 +54,8 @@ class MembersDoor(KeeperTable):
                 members.progress(kept, entry, message, now)
             case Complaint():
                 outcomes.complaint(kept, entry, message, now)
+            case Doubted():
+                outcomes.doubted(kept, entry, message, now)
             case Dispute():
                 outcomes.dispute(kept, entry, message, now)
         members.came_back(kept, entry)
@@ -62,7 +65,7 @@ class MembersDoor(KeeperTable):
         self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float
     ) -> None:
         """It takes this peer for its keeper: send it to who is, or have it enrol again."""
-        if isinstance(message, Ended | Progress | Dispute | Complaint) or (
+        if isinstance(message, Ended | Progress | Dispute | Complaint | Doubted) or (
             seat is not None and seat.waiting
         ):
             return

@@ -10,6 +10,7 @@ from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
 from peerd.scheduler.keeper_audits import Check
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.keeper_voices import unheard
 from peerd.scheduler.leases import lowest
 from peerd.scheduler.roster import Entry
 
@@ -47,7 +48,7 @@ def _resolve(kept: Kept, now: float) -> None:
         return
     if kept.version is None and kept.checking:
         return
-    entry = pick(kept, now)
+    entry = pick(kept, now, fresh_voice=kept.doubt is Doubt.CHANGED and unheard(kept))
     if entry is not None:
         kept.grant(LeaseKind.RESOLVE, entry, 0, 0, now)
 
@@ -100,8 +101,10 @@ def too_many_changes(kept: Kept, now: float) -> bool:
 # --- the next reader
 
 
-def able(kept: Kept, entry: Entry, now: float) -> bool:
-    """Whether it may be granted a lease, its room aside."""
+def able(kept: Kept, entry: Entry, now: float, fresh_voice: bool = False) -> bool:
+    """Whether it may be granted a lease, its room aside; `fresh_voice`: keeper_voices."""
+    if fresh_voice and entry.peer in kept.voices:
+        return False
     return (
         entry.access is not Access.REFUSED
         and entry.lost_at is None
@@ -110,7 +113,7 @@ def able(kept: Kept, entry: Entry, now: float) -> bool:
     )
 
 
-def pick(kept: Kept, now: float) -> Entry | None:
+def pick(kept: Kept, now: float, fresh_voice: bool = False) -> Entry | None:
     """Seeds first; then who has none, while there are few readers; then who has the least."""
     roster, held = kept.roster, kept.book.by_holder
     config = kept.config
@@ -119,24 +122,27 @@ def pick(kept: Kept, now: float) -> Entry | None:
     best: Entry | None = None
     for peer, leases in held.items():
         entry = roster.entries.get(peer)
-        if entry is None or len(leases) >= min(each, entry.room) or not able(kept, entry, now):
+        full = entry is not None and len(leases) >= min(each, entry.room)
+        if entry is None or (full and not fresh_voice):  # A doubt does not wait for reads.
+            continue
+        if not able(kept, entry, now, fresh_voice):
             continue
         if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
             best = entry
     if len(held) >= config.readers_max:
         return best
-    fresh = _first(kept, roster.waiting_seeds, now)
+    fresh = _first(kept, roster.waiting_seeds, now, fresh_voice)
     if fresh is None and (best is None or not best.seed):
-        fresh = _first(kept, roster.waiting, now)
+        fresh = _first(kept, roster.waiting, now, fresh_voice)
     return fresh or best
 
 
-def _first(kept: Kept, line: dict[PeerId, None], now: float) -> Entry | None:
+def _first(kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool) -> Entry | None:
     for scanned, peer in enumerate(line):
         if scanned >= LINE_SCANNED_MAX:
             break
         entry = kept.roster.entries[peer]
-        if able(kept, entry, now):
+        if able(kept, entry, now, fresh_voice):
             return entry
     return None
 

@@ -14,16 +14,19 @@ from peerd.link.messages import (
     Access,
     Complaint,
     Dispute,
+    Doubted,
     Ended,
     LeaseKind,
     LeaseReport,
     Outcome,
     Resolved,
+    RosterUpdate,
 )
 from peerd.manifest import Attestation, VersionInfo
 from peerd.scheduler import keeper_grants as grants
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.keeper_voices import Ruling, alone, outvoted, rule
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 
@@ -202,13 +205,19 @@ def resolved(kept: Kept, entry: Entry, message: Resolved, now: float) -> None:
         if message.version.attester != entry.peer:
             raise RemoteProtocolError(f"resolved by {message.version.attester}, not the sender")
         kept.check_version(message.version)
-    _worked(kept, entry)
     if entry.access is not Access.REFUSED:
         entry.access = Access.PROVEN
     changed = known is not None and message.version.version != known.version
+    ruling = rule(kept, entry, message.version)
+    for liar in outvoted(kept):
+        grants.convict(kept, liar, "two others found another length at the origin", now)
+    if known is not None and ruling is not Ruling.BELIEVED:
+        _not_believed(kept, entry, lease, known, ruling, now)
+        return
+    _worked(kept, entry)
     if changed and grants.too_many_changes(kept, now):
         grants.unreadable(kept, "origin-changed", "the content changes again and again", now)
-    if known is not None and not changed:
+    if known is not None and not changed and known.ranged == message.version.ranged:
         _refuted(kept, now)
     kept.claims.clear()
     kept.doubt, kept.confirmed, kept.validated_at = Doubt.NONE, True, now
@@ -218,6 +227,25 @@ def resolved(kept: Kept, entry: Entry, message: Resolved, now: float) -> None:
         kept.set_version(message.version, now, keep=lease)
         _go_on(kept, entry, lease, message.version, now)
     kept.push_version(now)
+    kept.copy_soon(now)
+
+
+def _not_believed(
+    kept: Kept, entry: Entry, lease: Lease, known: VersionInfo, ruling: Ruling, now: float
+) -> None:
+    """The version stays as it was, if only until others were asked; `entry` goes back to it."""
+    kept.say(now, f"{entry.peer} resolved another version: {ruling.value}")
+    if ruling is Ruling.OVERRULED:
+        kept.claims[entry.peer] = (
+            "this peer finds another length at its URL than others do; check URL and digest"
+        )
+        _refuted(kept, now)
+        kept.claims.clear()
+        kept.doubt, kept.confirmed = Doubt.NONE, True
+    if lease.lease in kept.book.leases:
+        kept.revoke(lease, "returned", now)
+    entry.told_version = known
+    kept.send(entry.peer, RosterUpdate(kept.task, kept.term, known, (), ()))
     kept.copy_soon(now)
 
 
@@ -304,13 +332,26 @@ def _audited(
             grants.convict(kept, liar, "two others read something else", now)
     else:
         kept.end_lease(lease, "audit", now, unread=True)
-        _back_off(kept, entry, now)
+        if message.code == "origin-changed":
+            _said_changed(kept, entry, message.words, now)
+        else:
+            _back_off(kept, entry, now)
 
 
 def complaint(kept: Kept, entry: Entry, message: Complaint, now: float) -> None:
     """A holder of whom others get nothing right counts as no holder: what only it has is read."""
     if kept.roster.complain(entry, message.peer, message.words):
         kept.say(now, f"{message.peer} counts no more: {message.words}")
+
+
+def doubted(kept: Kept, entry: Entry, message: Doubted, now: float) -> None:
+    """A version that only one vouches for and another cannot use: somebody else resolves it."""
+    version = kept.version
+    if version is None or version.version != message.version or not kept.resolved:
+        return
+    if version.digest is not None and alone(kept, version):
+        kept.say(now, f"{entry.peer} doubts the version: {message.words}")
+        kept.doubt = Doubt.CHANGED
 
 
 def dispute(kept: Kept, entry: Entry, message: Dispute, now: float) -> None:

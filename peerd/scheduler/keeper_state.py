@@ -13,7 +13,7 @@ from enum import Enum
 from math import inf
 
 from peerd.errors import RemoteProtocolError
-from peerd.ids import PeerId, TaskId
+from peerd.ids import PeerId, TaskId, VersionId
 from peerd.link.messages import (
     Access,
     KeeperState,
@@ -64,7 +64,8 @@ class Timer(Enum):
 @dataclass(slots=True, eq=False)
 class Kept:
     """One task. `awaiting` are members of a former keeper that have not registered here yet;
-    `failures` are those in a row, by peer; `claims`, by peer, say that the content changed.
+    `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
+    `voices` say who vouched for which version of it.
     """
 
     own: PeerId
@@ -87,6 +88,7 @@ class Kept:
     awaiting: set[PeerId] = field(default_factory=set)
     failures: dict[PeerId, tuple[str, str, float]] = field(default_factory=dict)
     claims: dict[PeerId, str] = field(default_factory=dict)
+    voices: dict[PeerId, VersionId] = field(default_factory=dict)
     cooling: dict[PeerId, float] = field(default_factory=dict)
     lost: dict[PeerId, float] = field(default_factory=dict)
     unchecked: dict[PeerId, None] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class Kept:
     def set_version(self, version: VersionInfo, now: float, keep: Lease | None = None) -> None:
         """From now on this is the content; pieces of another version count no more."""
         old, self.version = self.version, version
+        self.voices.setdefault(version.attester, version.version)
         if old is not None and fits(old, version) and old.ranged == version.ranged:
             if old.length_bytes is None and version.piece_count is not None:
                 self.roster.ended(version.piece_count)
@@ -218,8 +221,10 @@ class Kept:
         return lease
 
     def tell_lease(self, lease: Lease, now: float) -> None:
-        grant = LeaseGrant(self.task, self.term, lease.info(now), self.version)
-        self.send(lease.holder, grant)
+        # "Not modified" would not tell which of two members is right about the content.
+        afresh = lease.kind is LeaseKind.RESOLVE and self.doubt is Doubt.CHANGED
+        version = None if afresh else self.version
+        self.send(lease.holder, LeaseGrant(self.task, self.term, lease.info(now), version))
 
     def lease_s(self, entry: Entry | None, pieces: int) -> float:
         """How long `entry` may take for so many pieces, after those it already has to read."""

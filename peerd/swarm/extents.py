@@ -1,11 +1,19 @@
-"""Small sums for reads: which pieces lie together, and which of several errors to tell.
+"""Small sums for reads: which pieces lie together, which of several errors to tell, and which
+version an origin's answer pins.
 
-Always: pure; nothing here knows of a lease.
+Always: nothing here waits or knows of a lease.
 """
 
 from __future__ import annotations
 
+import os
+
 from peerd.errors import NoSpace, OriginChanged, OriginRefused, PeerdError
+from peerd.ids import TaskId
+from peerd.manifest import VersionInfo, version_id
+from peerd.origin.facts import OriginFacts
+from peerd.pieces import piece_length_for
+from peerd.signing import SigningKey
 
 
 def runs_of(indices: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -31,3 +39,25 @@ def telling(group: BaseExceptionGroup[PeerdError]) -> PeerdError:
             errors.append(error)
     errors.sort(key=lambda e: not isinstance(e, (OriginChanged, OriginRefused, NoSpace)))
     return errors[0]
+
+
+def version_read(
+    task: TaskId, digest: str | None, facts: OriginFacts, key: SigningKey
+) -> VersionInfo:
+    """What the answer pins, vouched for. Parallel reads need ranges and something to hold on to."""
+    length = facts.length_bytes
+    validator = facts.validator if digest is None else None
+    pinned = validator is not None or digest is not None
+    return VersionInfo(
+        task=task,
+        version=version_id(
+            task, digest=digest, validator=validator, length_bytes=length, nonce=os.urandom(16)
+        ),
+        length_bytes=length,
+        piece_length_bytes=piece_length_for(length),
+        validator=validator,
+        ranged=facts.ranged and length is not None and pinned,
+        digest=digest,
+        attester=key.peer_id,
+        signature=b"\0" * 64,
+    ).signed(key)

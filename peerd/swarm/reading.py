@@ -7,9 +7,8 @@ attested only by who read it, after it is in the journal.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -28,9 +27,9 @@ from peerd.link.messages import (
     Outcome,
     Resolved,
 )
-from peerd.manifest import Attestation, VersionInfo, version_id
-from peerd.pieces import PIECE_LENGTH_MIN_BYTES, piece_length_for
-from peerd.swarm.extents import runs_of, telling
+from peerd.manifest import Attestation, VersionInfo
+from peerd.pieces import PIECE_LENGTH_MIN_BYTES
+from peerd.swarm.extents import runs_of, telling, version_read
 from peerd.swarm.ports import OriginBody, OriginFacts, StoredVersion
 from peerd.swarm.surroundings import Surroundings
 from peerd.task import Ask
@@ -64,13 +63,17 @@ class Reader(Protocol):
 
 @dataclass
 class LeasedRead:
-    """One lease being used. `run` returns when the lease is over, however it ended."""
+    """One lease being used. `run` returns when the lease is over, however it ended.
+
+    `revalidates`: a RESOLVE may take the origin's "not modified" for an answer.
+    """
 
     reader: Reader
     near: Surroundings
     info: LeaseInfo
     stored: StoredVersion | None
     indices: tuple[int, ...]
+    revalidates: bool = False
     _made: list[Attestation] = field(default_factory=list)
     _read_bytes: int = 0
     _outcome: tuple[Outcome, str, str] = (Outcome.RETURNED, "", "")
@@ -138,13 +141,15 @@ class LeasedRead:
         """A ranged GET for the first 256 KiB; a larger piece 0 takes a second one."""
         known = self.stored.info if self.stored else None
         last = PIECE_LENGTH_MIN_BYTES - 1
-        unless = known.validator if known else None
+        unless = known.validator if known and self.revalidates else None
         async with self.near.origin.open(self.reader.ask, last_byte=last, unless=unless) as body:
             if body.facts.not_modified and known is not None:
                 await self._unchanged(known)
                 return
-            info = self._version(body.facts)
-            if known is not None and known.version == info.version:
+            digest = self.reader.ask.spec.digest
+            info = version_read(self.reader.task, digest, body.facts, self.near.key)
+            same = known is not None and known.version == info.version
+            if same and known is not None and known.ranged == info.ranged:
                 await self._unchanged(known)
                 return
             stored = self.stored = await self.reader.open_version(info)
@@ -169,30 +174,6 @@ class LeasedRead:
             Resolved(self.reader.task, self.reader.term(), self.info.lease, known, True)
         )
 
-    def _version(self, facts: OriginFacts) -> VersionInfo:
-        """What the answer pins. Parallel reads need ranges and something to hold on to."""
-        reader, digest = self.reader, self.reader.ask.spec.digest
-        length = facts.length_bytes
-        version = version_id(
-            reader.task,
-            digest=digest,
-            validator=facts.validator,
-            length_bytes=length,
-            nonce=os.urandom(16),
-        )
-        pinned = facts.validator is not None or digest is not None
-        return VersionInfo(
-            task=reader.task,
-            version=version,
-            length_bytes=length,
-            piece_length_bytes=piece_length_for(length),
-            validator=facts.validator,
-            ranged=facts.ranged and length is not None and pinned,
-            digest=digest,
-            attester=self.near.key.peer_id,
-            signature=b"\0" * 64,
-        ).signed(self.near.key)
-
     async def _extent(self) -> None:
         """Runs of pieces that are still wanted, a ranged GET each."""
         assert self.stored is not None, "a READ lease without a version"
@@ -205,10 +186,21 @@ class LeasedRead:
         offset, size = info.span(first + count - 1)
         if offset + size == start:
             return
-        async with self.near.origin.open(
-            self.reader.ask, first_byte=start, last_byte=offset + size - 1, expect=_facts(info)
-        ) as body:
+        async with self._range(info, start, offset + size - 1) as body:
             await self._pieces_from(stored, body, first, count)
+
+    @asynccontextmanager
+    async def _range(
+        self, info: VersionInfo, first_byte: int, last_byte: int
+    ) -> AsyncIterator[OriginBody]:
+        """Exactly these bytes, for pieces are cut by their place: OriginChanged where the origin
+        sends all of it instead."""
+        async with self.near.origin.open(
+            self.reader.ask, first_byte=first_byte, last_byte=last_byte, expect=_facts(info)
+        ) as body:
+            if body.facts.first_byte != first_byte:
+                raise OriginChanged("the origin does not answer ranges any more; try again")
+            yield body
 
     async def _stream(self) -> None:
         """One response from the first piece that nobody holds; unranged origins start at byte 0."""
@@ -244,12 +236,7 @@ class LeasedRead:
         info = self.stored.info
         for index in range(self.info.first, self.info.first + self.info.count):
             offset, size = info.span(index)
-            async with self.near.origin.open(
-                self.reader.ask,
-                first_byte=offset,
-                last_byte=offset + size - 1,
-                expect=_facts(info),
-            ) as body:
+            async with self._range(info, offset, offset + size - 1) as body:
                 hasher = blake3.blake3()
                 async for part in self._parts(body):
                     hasher.update(part)

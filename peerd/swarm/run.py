@@ -137,6 +137,8 @@ class TaskRun(TaskMember):
             if self.stored is not None and self.stored.info.version == info.version:
                 if self.stored.info.length_bytes is None and info.length_bytes is not None:
                     await self.length_known(self.stored, info)
+                elif self.stored.info.ranged != info.ranged:
+                    await self.stored.set_info(info)
                 return self.stored
             stored = await self._near.store.create(self.ask, info)
             await stored.prove()
@@ -276,8 +278,10 @@ class TaskRun(TaskMember):
         if self.stored is not None:
             self.mates.send(peer, msg.Depart(self.stored.info.version))
 
-    async def _read(self, info: LeaseInfo, indices: tuple[int, ...]) -> None:
-        lease = LeasedRead(self, self._near, info, self.stored, indices)
+    async def _read(
+        self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False
+    ) -> None:
+        lease = LeasedRead(self, self._near, info, self.stored, indices, revalidates)
         if info.lease in self._leases:
             return
         self._leases[info.lease] = lease

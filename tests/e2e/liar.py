@@ -2,7 +2,8 @@
 
 Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of pieces, `stall`
 takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
-bytes that are not the origin's (and holds and serves them).
+bytes that are not the origin's (and holds and serves them), `length` says that the content has
+7 MiB, whatever the origin says.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import trio
 
 from peerd.daemon.__main__ import main
 from peerd.link.service import LinkService
-from peerd.swarm import reading, serving
+from peerd.swarm import extents, reading, serving
 
 
 def corrupt() -> None:
@@ -53,11 +55,21 @@ def attest() -> None:
     reading.LeasedRead._hash_and_write = hash_and_write  # type: ignore[method-assign]
 
 
+def length() -> None:
+    honest = extents.version_read
+
+    def version_read(task: Any, digest: Any, facts: Any, key: Any) -> Any:
+        return honest(task, digest, msgspec.structs.replace(facts, length_bytes=7 << 20), key)
+
+    reading.version_read = version_read  # type: ignore[attr-defined]
+
+
 MODES: dict[str, Callable[[], None]] = {
     "corrupt": corrupt,
     "stall": stall,
     "close": close,
     "attest": attest,
+    "length": length,
 }
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.lab import MIB, Lab, Peer, all_get, check_right
+from tests.e2e.lab import MIB, Lab, Peer, all_get, check_right, gets
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -49,3 +49,15 @@ def test_wrong_attestations_are_found_by_the_whole_digest(lab: Lab) -> None:
     assert any(name in {row["peer_id"] for row in each["blocked"]} for each in told), (
         f"nobody names {name}: {[each['story'] for each in told]}"
     )
+
+
+def test_a_lie_about_the_length_is_outvoted(lab: Lab) -> None:
+    """Its word is the first; two others agree against it, and everybody gets the right bytes."""
+    origin = lab.origin(SIZE)
+    honest = lab.group(3)
+    bad = liar(lab, "length")
+    lab.acquainted(lab.peers)
+    with gets([bad], origin.url, digest=origin.digest, timeout_s=30):
+        good = all_get(honest, origin.url, digest=origin.digest, timeout_s=120)
+    check_right(good, origin)
+    assert origin.body_bytes() <= 2 * SIZE, "nobody had to read it all alone"

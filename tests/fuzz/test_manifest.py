@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from peerd.codec import decode, encode
 from peerd.errors import RemoteProtocolError, UsageError
 from peerd.ids import PieceIndex, TaskId, VersionId
-from peerd.manifest import Attestation, VersionInfo
-from peerd.pieces import PIECE_COUNT_MAX, PIECE_LENGTH_MAX_BYTES, PieceSet
+from peerd.manifest import Attestation, VersionInfo, version_id
+from peerd.pieces import PIECE_COUNT_MAX, PIECE_LENGTH_MAX_BYTES, PieceSet, piece_length_for
 from peerd.signing import SigningKey
 from peerd.task import FILTERED_QUERY, SCHEMES, Ask, TaskSpec, ask_for, canonical_url, task_id
 
@@ -31,15 +31,33 @@ fuzzed = settings(
 KEY = SigningKey(bytes(32))
 TASK, VERSION = TaskId("a" * 64), VersionId("b" * 64)
 DIGEST = "sha256:" + "c" * 64
-PINNED = VersionInfo(
-    TASK, VERSION, 3_000_000, 1 << 20, '"e"', True, DIGEST, KEY.peer_id, bytes(64)
+
+
+def consistent(info: VersionInfo) -> VersionInfo:
+    """With the id and the cut that follow from the rest, as far as there are any."""
+    length = info.length_bytes if info.length_bytes is None else max(0, info.length_bytes)
+    validator = info.validator if info.digest is None else None
+    version = version_id(
+        info.task, digest=info.digest, validator=validator, length_bytes=length, nonce=b""
+    )
+    return msgspec.structs.replace(
+        info,
+        version=version,
+        length_bytes=length,
+        validator=validator,
+        piece_length_bytes=piece_length_for(length),
+    )
+
+
+PINNED = consistent(
+    VersionInfo(TASK, VERSION, 3_000_000, 1 << 20, None, True, DIGEST, KEY.peer_id, bytes(64))
 ).signed(KEY)
 SPEC = TaskSpec("https://h/x?a=1", DIGEST, "t", "app", (("accept", "*/*"),))
 SAMPLES = [
     encode(value)
     for value in (
         PINNED,
-        msgspec.structs.replace(PINNED, length_bytes=None, validator=None).signed(KEY),
+        consistent(msgspec.structs.replace(PINNED, length_bytes=None, digest=None)).signed(KEY),
         Attestation.made(KEY, VERSION, PieceIndex(1), bytes(32)),
         SPEC,
         Ask(SPEC, (("authorization", "x"),)),
@@ -77,7 +95,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 hostile = st.binary(max_size=300) | mutated() | trees.map(msgspec.msgpack.encode)
-versions = st.builds(
+anything = st.builds(
     VersionInfo,
     task=st.just(TASK),
     version=st.just(VERSION),
@@ -89,6 +107,7 @@ versions = st.builds(
     attester=st.just(KEY.peer_id) | st.text("123456789ABCxyzIl0", max_size=70),
     signature=st.just(bytes(64)),
 )
+versions = anything | anything.map(consistent)
 """Whatever a member may sign: the signature will be right, what it covers need not be."""
 odd_text = st.text(max_size=30) | st.text("\r\n\t\0 :;,=\u00a0\u0130\ud800é%", max_size=10)
 queries = st.lists(

@@ -31,7 +31,7 @@ from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
 from peerd.task import Ask, TaskSpec, task_id
 
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 1 << 20
 DIGEST = "sha256:" + "ab" * 32
 SPEC = TaskSpec("https://origin.example/file", DIGEST)
 TASK = task_id(Ask(SPEC), b"")
@@ -55,6 +55,7 @@ def version_of(
 ) -> VersionInfo:  # fmt: skip
     task = task_id(Ask(spec), b"")
     length = pieces * PIECE_BYTES if known_length else None
+    validator = validator if spec.digest is None else None
     version = version_id(
         task, digest=spec.digest, validator=validator, length_bytes=length, nonce=nonce
     )

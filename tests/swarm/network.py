@@ -40,8 +40,16 @@ class Net:
         self.nodes: dict[PeerId, Node] = {}
         self.cut: set[PeerId] = set()
 
-    async def add(self, *, seed: bool = False) -> Node:
-        node = Node(self, SigningKey(self.rng.randbytes(32)), seed)
+    async def add(
+        self,
+        *,
+        seed: bool = False,
+        origin: MemoryOrigin | None = None,
+        capacity_bytes: int | None = None,
+    ) -> Node:
+        """`origin`: what this node finds at the origin, where that is not what all others find."""
+        key = SigningKey(self.rng.randbytes(32))
+        node = Node(self, key, seed, origin or self.origin, MemoryStore(capacity_bytes))
         self.nodes[node.own] = node
         await node.start()
         for each in self.nodes.values():
@@ -176,17 +184,19 @@ async def inline(work: Callable[..., Any], /, *arguments: Any) -> Any:
 class Node:
     """One peer: keepers and swarm over the net."""
 
-    def __init__(self, net: Net, key: SigningKey, seed: bool) -> None:
+    def __init__(
+        self, net: Net, key: SigningKey, seed: bool, origin: MemoryOrigin, store: MemoryStore
+    ) -> None:
         self.net, self.key, self.own = net, key, key.peer_id
         self.member = Member(self.own, ("memory:1",), "", seed, False, "")
-        self.store = MemoryStore()
+        self.store = store
         self.links = MemoryLinks(net, self)
         self.members = View(net, self.own)
         self.keepers = KeeperService(
             self.own, self.members, self.links, net.rng, zone="", seed=seed, fresh_s=60.0
         )
         near = Surroundings(
-            key, self.store, net.origin, self.links, self.keepers, Inbound(), net.rng,
+            key, self.store, origin, self.links, self.keepers, Inbound(), net.rng,
             trio.current_time, 60.0, inline,
         )  # fmt: skip
         self.swarm = SwarmService(near, key.seed, seed=seed)

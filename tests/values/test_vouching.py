@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,15 +15,18 @@ from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.signing import SigningKey
+from peerd.units import KIB
 
 KEY, OTHER = SigningKey(b"1" * 32), SigningKey(b"2" * 32)
 TASK, VERSION = TaskId("a" * 64), VersionId("b" * 64)
+DIGEST = "sha256:" + "d" * 64
+PIECE = 256 * KIB
 
 
-def info(length: int | None = 100, piece: int = 40) -> VersionInfo:
-    return VersionInfo(
-        TASK, VERSION, length, piece, '"e"', True, None, KEY.peer_id, b"\0" * 64
-    ).signed(KEY)
+def info(length: int | None = 2 * PIECE + 20, piece: int = PIECE, **change: Any) -> VersionInfo:
+    version = version_id(TASK, digest=None, validator='"e"', length_bytes=length, nonce=b"")
+    made = VersionInfo(TASK, version, length, piece, '"e"', True, None, KEY.peer_id, b"\0" * 64)
+    return msgspec.structs.replace(made, **change).signed(KEY)
 
 
 def test_a_signature_holds_for_its_purpose_alone() -> None:
@@ -56,9 +61,32 @@ def test_a_version_is_bound_to_all_it_says() -> None:
         info(length=1 << 40, piece=1).verified()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"length_bytes": 99},
+        {"validator": '"f"'},
+        {"validator": None, "digest": DIGEST},
+        {"digest": DIGEST},
+        {"piece_length_bytes": 2 * PIECE},
+        {"task": "c" * 64},
+    ],
+)
+def test_a_member_cannot_say_two_things_of_one_version(change: dict[str, Any]) -> None:
+    """Its own signature does not help it: the id says what was pinned."""
+    assert info().verified() == info()
+    with pytest.raises(RemoteProtocolError, match="not what its id pins"):
+        info(**change).verified()
+
+
+def test_the_id_stays_when_the_end_is_found() -> None:
+    unknown = info(length=None, piece=1024 * KIB)
+    msgspec.structs.replace(unknown, length_bytes=5).signed(KEY).verified()
+
+
 def test_spans_of_a_version() -> None:
-    assert info().span(2) == (80, 20)
-    assert info(length=None).span(2) == (80, 40)
+    assert info().span(2) == (2 * PIECE, 20)
+    assert info(length=None).span(2) == (2 * PIECE, PIECE)
     assert info(length=0).piece_count == 0
 
 
@@ -69,6 +97,7 @@ def test_what_pins_a_version_names_it() -> None:
 
     digest = "sha256:" + "a" * 64
     assert named(digest=digest) == named(digest=digest, validator='"x"', nonce=b"m")
+    assert named(digest=digest) != named(digest=digest, length_bytes=6)
     assert named(validator='"x"') == named(validator='"x"', nonce=b"m")
     assert named(validator='"x"') != named(validator='"x"', length_bytes=6)
     assert named() != named(nonce=b"m")
