@@ -273,7 +273,7 @@ def test_content_that_changed_is_resolved_again_before_anybody_starts_anew() -> 
     desk.enrol(1, room=2)
     desk.later(1.0)
     desk.ask(1, 2)
-    old = desk.resolve(1, 10)
+    desk.resolve(1, 10)
     desk.enrol(2, room=2)
     lease = desk.leases(1)[0]
     desk.report(1, lease.lease, Outcome.FAILED, code="origin-changed")
