@@ -135,7 +135,9 @@ def canonical_url(url: str) -> str:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(name, value) for name, value in pairs if name.lower() not in FILTERED_QUERY]
     query = parts.query if len(kept) == len(pairs) else urlencode(kept, quote_via=quote)
-    return urlunsplit((scheme, host, parts.path or "/", query, ""))
+    # Two slashes where no host stands before them would become one.
+    path = parts.path if host else "/" + parts.path.lstrip("/")
+    return urlunsplit((scheme, host, path or "/", query, ""))
 
 
 def task_id(ask: Ask, own_secret: bytes) -> TaskId:

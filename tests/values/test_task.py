@@ -84,3 +84,8 @@ def test_what_cannot_be_asked_for_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         ask_for(url, headers=headers, digest=digest)
+
+
+def test_a_path_without_a_host_never_becomes_a_host() -> None:
+    assert canonical_url("file:////evil/x") == "file:///evil/x"
+    assert canonical_url(canonical_url("file:////?=&;b=2")) == canonical_url("file:////?=&;b=2")
