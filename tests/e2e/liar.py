@@ -2,7 +2,8 @@
 
 Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of pieces, `stall`
 takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
-bytes that are not the origin's (and holds and serves them).
+bytes that are not the origin's (and holds and serves them). `walled` is honest, but nobody can dial
+its link port: it announces one that is closed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import trio
 
+from peerd.daemon import wiring
 from peerd.daemon.__main__ import main
 from peerd.link.service import LinkService
 from peerd.swarm import reading, serving
@@ -53,11 +55,16 @@ def attest() -> None:
     reading.LeasedRead._hash_and_write = hash_and_write  # type: ignore[method-assign]
 
 
+def walled() -> None:
+    wiring._link_addresses = lambda config, listening: ["127.0.0.1:1"]
+
+
 MODES: dict[str, Callable[[], None]] = {
     "corrupt": corrupt,
     "stall": stall,
     "close": close,
     "attest": attest,
+    "walled": walled,
 }
 
 if __name__ == "__main__":
