@@ -160,6 +160,7 @@ class Facade:
                     "reachable": view.reachable,
                     "neighbour": view.neighbour,
                     "link": link is not None,
+                    "via": link.relay if link else None,
                     "round_trip_s": link.round_trip_s if link else None,
                     "address": next(iter(member.link_addresses), None),
                     "addresses": [*view.overlay_addresses, *member.link_addresses],

@@ -1,7 +1,8 @@
 """Which link of several between the same two peers is the one: pure.
 
-Always: two peers that dial each other at once end with the link that the smaller peer id dialled,
-and neither has used the other one; who lost its end of a link can open a new one.
+Always: two peers that dial each other at once end with the direct link if the other is relayed,
+else with the one that the smaller peer id dialled, and neither has used the other one; who lost
+its end of a link can open a new one.
 """
 
 from __future__ import annotations
@@ -31,22 +32,38 @@ class Standing(Struct, frozen=True):
     dialled: bool
     age_s: float
     boot: bytes
+    relayed: bool = False
+
+
+class Ours(Struct, frozen=True):
+    """A link of ours on which we have said Hello, and have no answer yet."""
+
+    relayed: bool = False
 
 
 def judge(
-    own: PeerId, other: PeerId, other_boot: bytes, *, committed: bool, standing: Standing | None
+    own: PeerId,
+    other: PeerId,
+    other_boot: bytes,
+    *,
+    committed: Ours | None,
+    standing: Standing | None,
+    relayed: bool = False,
 ) -> Verdict:
-    """`committed`: we have said Hello on a link of our own to it, and have no answer yet.
+    """What to do with the other's link, which is `relayed` or direct.
 
-    The larger id never waits and never refuses, so that the two cannot wait for each other.
+    Both sides put the two links in the same order, so that they cannot wait for each other.
     """
-    if own > other:
-        return Verdict.ACCEPT
-    if committed:
+
+    def ours_first(ours_relayed: bool) -> bool:
+        return own < other if ours_relayed == relayed else relayed
+
+    if committed is not None and ours_first(committed.relayed):
         return Verdict.AWAIT
     if (
         standing is not None
         and standing.dialled
+        and ours_first(standing.relayed)
         and standing.age_s < RACE_MAX_S
         and standing.boot == other_boot
     ):

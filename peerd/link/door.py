@@ -37,26 +37,31 @@ class Door:
         self._greet = greet
         self._visitors: dict[Ticket, _Visitor] = {}
         self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Until cancelled; listeners are closed then."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_time)
-            for listener in self._listeners:
-                nursery.start_soon(self._listen, listener, nursery)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._keep_time)
+                for listener in self._listeners:
+                    self._nursery.start_soon(self._listen, listener)
+        finally:
+            self._nursery = None
 
-    async def _listen(self, listener: Listener, nursery: trio.Nursery) -> None:
+    def knock(self, wire: Wire) -> None:
+        """Somebody is there, by whichever way. The wire is ours to close from here on."""
+        if self._nursery is None:
+            return
+        ticket, visitor = self.gate.issue(), _Visitor()
+        self._visitors[ticket] = visitor
+        self._obey(self.gate.arrived(ticket, wire.remote, trio.current_time()))
+        self._nursery.start_soon(self._receive, ticket, visitor, wire)
+
+    async def _listen(self, listener: Listener) -> None:
         try:
             while True:
-                wire = await listener.accept()
-                ticket, visitor = self.gate.issue(), _Visitor()
-                self._visitors[ticket] = visitor
-                self._obey(self.gate.arrived(ticket, wire.remote, trio.current_time()))
-                if visitor.scope.cancel_called:
-                    del self._visitors[ticket]
-                    await wire.aclose()
-                    continue
-                nursery.start_soon(self._receive, ticket, visitor, wire)
+                self.knock(await listener.accept())
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await listener.aclose()

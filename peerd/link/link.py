@@ -23,6 +23,15 @@ from peerd.link.handshake import Introduction, discard
 from peerd.link.incoming import Incoming
 from peerd.link.messages import Hello, Message, Ping, Pong, Refused, encode_message
 from peerd.link.outgoing import Batch, Offload, Outgoing, Overflow, PieceJob
+from peerd.link.own_messages import (
+    CircuitClose,
+    CircuitCredit,
+    CircuitData,
+    CircuitMessage,
+    CircuitOffer,
+    CircuitOpen,
+    CircuitOpened,
+)
 from peerd.link.pace import Pace, RoundTrip
 from peerd.link.ports import LinkHandler, PieceSource
 from peerd.link.wire import Wire
@@ -44,7 +53,10 @@ class LinkLimits(Struct, frozen=True):
 
 
 class Shared(Struct, frozen=True):
-    """What all links of a service have in common. Buckets are for both directions' totals."""
+    """What all links of a service have in common. Buckets are for both directions' totals.
+
+    `carry` is given the circuit messages that a link brings; RemoteProtocolError closes the link.
+    """
 
     handler: LinkHandler
     pool: BufferPool
@@ -54,14 +66,24 @@ class Shared(Struct, frozen=True):
     offload_in: Offload
     counters: Counters
     limits: LinkLimits
+    carry: Callable[[PeerId, CircuitMessage], None]
 
 
 class Link:
-    def __init__(self, wire: Wire, introduction: Introduction, shared: Shared) -> None:
+    """`relay` is through whom it goes; a direct link has none."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        introduction: Introduction,
+        shared: Shared,
+        relay: PeerId | None = None,
+    ) -> None:
         self.peer: PeerId = introduction.peer
         self.hello: Hello = introduction.hello
         self.dialled = introduction.dialled
         self.remote = wire.remote
+        self.relay = relay
         self.opened_at = trio.current_time()
         self._used_at = self.opened_at
         self.words = ""
@@ -110,16 +132,27 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Queue it; PeerUnreachable where the link is ending, or too much waits already."""
+        self._put(self._outgoing.put_message, message)
+
+    def send_along(self, message: Message) -> None:
+        """The same, behind the circuit data that waits."""
+        self._put(self._outgoing.put_circuit, message)
+
+    def _put(self, put: Callable[[bytes], None], message: Message) -> None:
         encoded = encode_message(message)
         assert len(encoded) <= MESSAGE_MAX_BYTES, f"{type(message).__name__}: {len(encoded)} bytes"
         if not self.up:
             raise PeerUnreachable(f"the link to {self.peer} has ended: {self.words}")
         try:
-            self._outgoing.put_message(encoded)
+            put(encoded)
         except Overflow:
             self.end("it does not read what it is sent")
             raise PeerUnreachable(f"{self.peer} does not read what it is sent") from None
         self._used_at = trio.current_time()
+
+    async def circuit_room(self) -> None:
+        """Until more circuit data may be queued, or the link ends."""
+        await self._outgoing.circuit_room()
 
     async def send_piece(
         self,
@@ -202,7 +235,8 @@ class Link:
             if stall.cancelled_caught:
                 self.end(f"it took nothing for {limits.stall_max_s:.0f} s")
                 return
-            counters.bytes_out += batch.size_bytes
+            if self.relay is None:  # else the link that carries it counts
+                counters.bytes_out += batch.size_bytes
             if batch.piece_bytes:
                 self._piece_batch_sent(batch, started_at)
         await self._wire.send_eof()  # all is said; `closing_s` is the time to read it
@@ -239,7 +273,8 @@ class Link:
                 assembler.end()
                 return
             assembler.filled(count)
-            counters.bytes_in += count
+            if self.relay is None:
+                counters.bytes_in += count
             wait_s = download.take(count, trio.current_time())
             if wait_s:
                 await trio.sleep(wait_s)
@@ -264,6 +299,12 @@ class Link:
                 self.end(f"it closed the link: {words}")
             case Hello():
                 raise RemoteProtocolError("a second Hello")
+            case (
+                CircuitData() | CircuitCredit() | CircuitOpen() | CircuitOffer()
+                | CircuitOpened() | CircuitClose()
+            ):  # fmt: skip
+                self._used_at = trio.current_time()
+                self._shared.carry(self.peer, message)
             case _:
                 self._used_at = trio.current_time()
                 self._shared.handler.message_arrived(self.peer, message)

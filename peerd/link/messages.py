@@ -9,10 +9,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from peerd.codec import (
-    WireAddress,
     WireBitmap,
     WireCount,
     WireIndex,
@@ -25,11 +24,24 @@ from peerd.codec import (
     decode,
     encode,
 )
+from peerd.link.own_messages import (
+    Addresses,
+    CircuitClose,
+    CircuitCredit,
+    CircuitData,
+    CircuitOffer,
+    CircuitOpen,
+    CircuitOpened,
+    LinkMessage,
+)
+from peerd.link.own_messages import Hello as Hello
+from peerd.link.own_messages import Ping as Ping
+from peerd.link.own_messages import Pong as Pong
+from peerd.link.own_messages import Refused as Refused
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 
 WireZone = Annotated[str, Meta(max_length=128)]
-Addresses = Annotated[tuple[WireAddress, ...], Meta(max_length=8)]
 Peers = Annotated[tuple[WirePeerId, ...], Meta(max_length=16)]
 Indices = Annotated[tuple[WireIndex, ...], Meta(max_length=4096)]
 
@@ -62,42 +74,10 @@ class Outcome(IntEnum):
     FAILED = 4  # the origin failed; `code` and `words` say how (a code of errors.py)
 
 
-class _Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    pass
-
-
-# --- the link itself
-
-
-class Hello(_Message, frozen=True, tag=0):
-    """First message each way, sealed. `boot` names this run of the daemon."""
-
-    wire: WireCount
-    cluster: WireWords
-    boot: Annotated[bytes, Meta(min_length=16, max_length=16)]
-    agent: WireWords
-    listens: Addresses
-
-
-class Refused(_Message, frozen=True, tag=1):
-    """The last message before a close: why, in words."""
-
-    code: WireWords
-    words: WireWords
-
-
-class Ping(_Message, frozen=True, tag=2):
-    nonce: WireCount
-
-
-class Pong(_Message, frozen=True, tag=3):
-    nonce: WireCount
-
-
 # --- a task's keeper
 
 
-class LeaseInfo(_Message, frozen=True):
+class LeaseInfo(LinkMessage, frozen=True):
     """A lease as keeper, standbys and holder know it. Pieces [first, first + count)."""
 
     lease: WireTerm
@@ -108,7 +88,7 @@ class LeaseInfo(_Message, frozen=True):
     expires_in_s: WireSeconds
 
 
-class RosterPeer(_Message, frozen=True):
+class RosterPeer(LinkMessage, frozen=True):
     """Somebody in the swarm: where to reach it, and what it was last known to have."""
 
     peer: WirePeerId
@@ -119,7 +99,7 @@ class RosterPeer(_Message, frozen=True):
     seed: bool
 
 
-class Enrol(_Message, frozen=True, tag=10):
+class Enrol(LinkMessage, frozen=True, tag=10):
     """I want this task, or hold some of it. The answer is Enrolled or Redirect.
 
     `candidates` are the asker's three best for keeper, best first; `unreachable` those it tried in
@@ -141,7 +121,7 @@ class Enrol(_Message, frozen=True, tag=10):
     leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=64)]
 
 
-class Enrolled(_Message, frozen=True, tag=11):
+class Enrolled(LinkMessage, frozen=True, tag=11):
     """You are on my roster. `validated_s` ago the origin confirmed `version`.
 
     `failure` is (code, words) where nobody can read the origin and nobody holds the content.
@@ -154,7 +134,7 @@ class Enrolled(_Message, frozen=True, tag=11):
     peers: Annotated[tuple[RosterPeer, ...], Meta(max_length=64)]
 
 
-class Redirect(_Message, frozen=True, tag=12):
+class Redirect(LinkMessage, frozen=True, tag=12):
     """I am not the keeper of that task; this peer is, as far as I know."""
 
     task: WireTaskId
@@ -162,7 +142,7 @@ class Redirect(_Message, frozen=True, tag=12):
     addresses: Addresses
 
 
-class LeaseAsk(_Message, frozen=True, tag=13):
+class LeaseAsk(LinkMessage, frozen=True, tag=13):
     """Grant me leases until I hold `room` of them; stands until the next LeaseAsk."""
 
     task: WireTaskId
@@ -170,7 +150,7 @@ class LeaseAsk(_Message, frozen=True, tag=13):
     room: Annotated[int, Meta(ge=0, le=64)]
 
 
-class LeaseGrant(_Message, frozen=True, tag=14):
+class LeaseGrant(LinkMessage, frozen=True, tag=14):
     """You may. `version` is what is to be read, or what is to be revalidated (RESOLVE), or None."""
 
     task: WireTaskId
@@ -179,7 +159,7 @@ class LeaseGrant(_Message, frozen=True, tag=14):
     version: VersionInfo | None
 
 
-class LeaseReport(_Message, frozen=True, tag=15):
+class LeaseReport(LinkMessage, frozen=True, tag=15):
     """How a lease stands. `made` attests pieces read under it; `code` is of errors.py."""
 
     task: WireTaskId
@@ -191,7 +171,7 @@ class LeaseReport(_Message, frozen=True, tag=15):
     words: WireWords
 
 
-class Resolved(_Message, frozen=True, tag=16):
+class Resolved(LinkMessage, frozen=True, tag=16):
     """What a RESOLVE lease found: `version` (the known one again if `unchanged`).
 
     A READ of piece 0 comes with it, as LeaseReport does. Where not `version.ranged` the holder
@@ -205,7 +185,7 @@ class Resolved(_Message, frozen=True, tag=16):
     unchanged: bool
 
 
-class Ended(_Message, frozen=True, tag=17):
+class Ended(LinkMessage, frozen=True, tag=17):
     """The signed end of content whose length was unknown: the same version, with its length."""
 
     task: WireTaskId
@@ -213,7 +193,7 @@ class Ended(_Message, frozen=True, tag=17):
     version: VersionInfo
 
 
-class LeaseRevoked(_Message, frozen=True, tag=18):
+class LeaseRevoked(LinkMessage, frozen=True, tag=18):
     """Stop: this lease is no longer yours."""
 
     task: WireTaskId
@@ -221,7 +201,7 @@ class LeaseRevoked(_Message, frozen=True, tag=18):
     lease: WireTerm
 
 
-class Progress(_Message, frozen=True, tag=19):
+class Progress(LinkMessage, frozen=True, tag=19):
     """What I hold of this version now; sent by change, at most twice a second."""
 
     task: WireTaskId
@@ -229,7 +209,7 @@ class Progress(_Message, frozen=True, tag=19):
     have: WireBitmap
 
 
-class RosterUpdate(_Message, frozen=True, tag=20):
+class RosterUpdate(LinkMessage, frozen=True, tag=20):
     """News for the swarm: the version if it was pinned or changed, who came, who went."""
 
     task: WireTaskId
@@ -239,7 +219,7 @@ class RosterUpdate(_Message, frozen=True, tag=20):
     gone: Annotated[tuple[WirePeerId, ...], Meta(max_length=64)]
 
 
-class Verdict(_Message, frozen=True, tag=21):
+class Verdict(LinkMessage, frozen=True, tag=21):
     """Pieces that `attester` vouched for are wrong: drop all of its, believe it no more."""
 
     task: WireTaskId
@@ -249,7 +229,7 @@ class Verdict(_Message, frozen=True, tag=21):
     words: WireWords
 
 
-class Unreadable(_Message, frozen=True, tag=22):
+class Unreadable(LinkMessage, frozen=True, tag=22):
     """Nobody holds the content and nobody could read the origin: the last failure, as an error."""
 
     task: WireTaskId
@@ -258,7 +238,7 @@ class Unreadable(_Message, frozen=True, tag=22):
     words: WireWords
 
 
-class Dispute(_Message, frozen=True, tag=23):
+class Dispute(LinkMessage, frozen=True, tag=23):
     """The whole digest failed with these attesters' pieces in it."""
 
     task: WireTaskId
@@ -267,7 +247,7 @@ class Dispute(_Message, frozen=True, tag=23):
     made: Annotated[tuple[Attestation, ...], Meta(max_length=1024)]
 
 
-class Complaint(_Message, frozen=True, tag=29):
+class Complaint(LinkMessage, frozen=True, tag=29):
     """I get nothing right from this holder: it sent wrong bytes, stalled, or cannot be reached."""
 
     task: WireTaskId
@@ -276,7 +256,7 @@ class Complaint(_Message, frozen=True, tag=29):
     words: WireWords
 
 
-class Doubted(_Message, frozen=True, tag=30):
+class Doubted(LinkMessage, frozen=True, tag=30):
     """I cannot use this version; if one member alone vouches for it, have another resolve it."""
 
     task: WireTaskId
@@ -285,13 +265,13 @@ class Doubted(_Message, frozen=True, tag=30):
     words: WireWords
 
 
-class Withdraw(_Message, frozen=True, tag=24):
+class Withdraw(LinkMessage, frozen=True, tag=24):
     """I left the swarm and hold nothing of this task any more."""
 
     task: WireTaskId
 
 
-class Holdings(_Message, frozen=True, tag=25):
+class Holdings(LinkMessage, frozen=True, tag=25):
     """Complete versions that I hold: registration at a keeper or its standby, in batches."""
 
     versions: Annotated[tuple[VersionInfo, ...], Meta(max_length=256)]
@@ -299,20 +279,20 @@ class Holdings(_Message, frozen=True, tag=25):
     seed: bool
 
 
-class Enlist(_Message, frozen=True, tag=26):
+class Enlist(LinkMessage, frozen=True, tag=26):
     """From a keeper to a seed peer: take part in this task (it enrols if it will)."""
 
     task: WireTaskId
     spec: TaskSpec
 
 
-class Probe(_Message, frozen=True, tag=27):
+class Probe(LinkMessage, frozen=True, tag=27):
     """From one who may have to keep this task: do you keep it, or know its leases?"""
 
     task: WireTaskId
 
 
-class KeeperState(_Message, frozen=True, tag=28):
+class KeeperState(LinkMessage, frozen=True, tag=28):
     """Answer to Probe, the copy for standbys, and what a lower-ranked keeper hands over.
 
     `term` 0: nothing is known. `keeping`: the sender grants for this task now.
@@ -335,42 +315,42 @@ class KeeperState(_Message, frozen=True, tag=28):
 # --- two peers of one swarm
 
 
-class Join(_Message, frozen=True, tag=40):
+class Join(LinkMessage, frozen=True, tag=40):
     """I am in the swarm of this version, and have these pieces. Sent by both."""
 
     version: VersionInfo
     have: WireBitmap
 
 
-class Have(_Message, frozen=True, tag=41):
+class Have(LinkMessage, frozen=True, tag=41):
     """I now have these pieces too."""
 
     version: WireVersionId
     indices: Indices
 
 
-class Request(_Message, frozen=True, tag=42):
+class Request(LinkMessage, frozen=True, tag=42):
     """Send me these pieces, in this order."""
 
     version: WireVersionId
     indices: Indices
 
 
-class Cancel(_Message, frozen=True, tag=43):
+class Cancel(LinkMessage, frozen=True, tag=43):
     """I need these no more."""
 
     version: WireVersionId
     indices: Indices
 
 
-class Reject(_Message, frozen=True, tag=44):
+class Reject(LinkMessage, frozen=True, tag=44):
     """I shall not send these: not held, or too many at once."""
 
     version: WireVersionId
     indices: Indices
 
 
-class Depart(_Message, frozen=True, tag=45):
+class Depart(LinkMessage, frozen=True, tag=45):
     """I leave the swarm of this version."""
 
     version: WireVersionId
@@ -382,6 +362,7 @@ Message = (
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
     | Withdraw | Holdings | Enlist | Probe | KeeperState
     | Join | Have | Request | Cancel | Reject | Depart
+    | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
 
 TO_KEEPER = (

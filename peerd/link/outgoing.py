@@ -1,7 +1,8 @@
 """What a link has to send, and the sealed batches that it becomes.
 
-Always: control messages go before piece data, each kind in the order it was given; frames are
-numbered in the order they are written; control messages that wait are bounded, in number and size.
+Always: control messages go before bulk, which is piece data and circuit data, a batch of each in
+turn; each kind goes in the order it was given; frames are numbered in the order they are written;
+messages that wait are bounded, in number and size.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ CONTROL_MAX_BYTES: Final = 4 * MIB
 """Guess: a keeper's burst to one peer is some dozens; whoever reads slower than this is lost."""
 CONTROL_BATCH_BYTES: Final = 64 * KIB
 """Sealed on the event loop: 30 µs."""
+CIRCUIT_BATCH_BYTES: Final = 64 * KIB
+"""At least one message: with it at most 128 KiB, sealed on the event loop as well."""
+CIRCUIT_ROOM_BYTES: Final = 256 * KIB
+"""Beyond so much an end of a circuit waits before it adds more: what is queued here delays the
+control messages of the relayed link, not those of this one. A relay's part is bounded by the
+windows."""
+CIRCUIT_MAX: Final = 1 << 17
+"""Twice what 64 circuits' windows allow in the smallest messages: more is not by the rules."""
 BATCH_FRAMES_MAX: Final = 16
 """Small pieces share a hop to a worker thread (50–100 µs) and a write."""
 
@@ -105,7 +114,11 @@ class Outgoing:
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
         self._pieces: deque[PieceJob] = deque()
-        self._pieces_due_at: float | None = None
+        self._circuits: deque[bytes] = deque()
+        self._circuit_bytes = 0
+        self._circuit_room = trio.Event()
+        self._circuits_next = False
+        self._bulk_due_at: float | None = None
         self._unfinished: set[PieceJob] = set()
         self._ending = False
         self._wake = trio.Event()
@@ -118,6 +131,20 @@ class Outgoing:
         self._control.append(encoded)
         self._control_bytes = waiting_bytes
         self._wake.set()
+
+    def put_circuit(self, encoded: bytes) -> None:
+        """Circuit data, or what must not overtake it. Overflow where far too many wait."""
+        if len(self._circuits) >= CIRCUIT_MAX:
+            raise Overflow
+        self._circuits.append(encoded)
+        self._circuit_bytes += len(encoded)
+        self._wake.set()
+
+    async def circuit_room(self) -> None:
+        """Until little enough circuit data waits here, or nothing will be sent any more."""
+        while self._circuit_bytes >= CIRCUIT_ROOM_BYTES and not self._ending:
+            self._circuit_room = trio.Event()
+            await self._circuit_room.wait()
 
     def put_piece(self, job: PieceJob) -> None:
         self._pieces.append(job)
@@ -145,11 +172,14 @@ class Outgoing:
             if last is not None:
                 self._control.append(last)
             self._wake.set()
+            self._circuit_room.set()
 
     def abandon(self, words: str) -> None:
         """Nothing will be sent any more: tell those who wait."""
         self._ending = True
         self._control.clear()
+        self._circuits.clear()
+        self._circuit_room.set()
         self._pieces.clear()
         for job in list(self._unfinished):
             self.finish(job, PeerUnreachable(words))
@@ -161,9 +191,10 @@ class Outgoing:
                 return self._control_batch()
             if self._ending:
                 return None
-            due_at = self._pieces_due(trio.current_time())
+            due_at = self._bulk_due(trio.current_time())
             if due_at <= trio.current_time():
-                batch = await self._piece_batch()
+                self._bulk_due_at = None
+                batch = self._circuit_batch() if self._circuits_next else await self._piece_batch()
                 if batch is not None:
                     return batch
                 continue
@@ -171,14 +202,20 @@ class Outgoing:
             with trio.move_on_at(due_at):
                 await self._wake.wait()
 
-    def _pieces_due(self, now: float) -> float:
-        """When the next part may go. Its bytes are taken from the limit once, when first asked."""
-        if not self._pieces:
+    def _bulk_due(self, now: float) -> float:
+        """When the next bulk may go. Its bytes are taken from the limit once, when first asked."""
+        if not self._pieces and not self._circuits:
             return float("inf")
-        if self._pieces_due_at is None:
+        if self._bulk_due_at is None:
+            last = self._circuits_next
+            self._circuits_next = bool(self._circuits) and not (last and self._pieces)
             room = sum(size for _, size in self._plan())
-            self._pieces_due_at = now + self._limit.take(room, now)
-        return self._pieces_due_at
+            if self._circuits_next:
+                room = min(self._circuit_bytes, CIRCUIT_BATCH_BYTES)
+            self._bulk_due_at = now + self._limit.take(room, now)
+        elif not self._circuits_next and not self._pieces:  # withdrawn: its turn is circuits' now
+            self._circuits_next = True
+        return self._bulk_due_at
 
     def _control_batch(self) -> Batch:
         buffer = bytearray()
@@ -189,10 +226,18 @@ class Outgoing:
         self._limit.take(len(buffer), trio.current_time())  # pieces pay for it, later
         return Batch(buffer, len(buffer), 0, ())
 
+    def _circuit_batch(self) -> Batch:
+        buffer = bytearray()
+        while self._circuits and len(buffer) < CIRCUIT_BATCH_BYTES:
+            encoded = self._circuits.popleft()
+            self._circuit_bytes -= len(encoded)
+            buffer += message_frame(self._key, encoded)
+        self._circuit_room.set()
+        return Batch(buffer, len(buffer), 0, ())
+
     async def _piece_batch(self) -> Batch | None:
         parts = self._plan()
         room = sum(size for _, size in parts)
-        self._pieces_due_at = None
         overhead = len(parts) * (PIECE_HEAD_MAX_BYTES + SEAL_BYTES)
         buffer = self._pool.lend(room + overhead)
         in_hand = trio.Event()

@@ -12,14 +12,19 @@ from collections.abc import Sequence
 from typing import Final
 
 import trio
+from msgspec import structs
 
 from peerd.errors import AdmissionRefused, PeerdError, PeerUnreachable
 from peerd.ids import WIRE_VERSION, PeerId, PieceIndex, VersionId
 from peerd.link.buffers import BufferPool
+from peerd.link.carrying import Carrying, no_chains
+from peerd.link.circuit_wire import CircuitWire
+from peerd.link.circuits import Circuits
 from peerd.link.counters import Counters
-from peerd.link.dials import Standing, Verdict, judge
+from peerd.link.dialler import Dialler
+from peerd.link.dials import Ours, Standing, Verdict, judge
 from peerd.link.door import Door
-from peerd.link.handshake import Introducer
+from peerd.link.handshake import Introducer, Introduction
 from peerd.link.link import Link, Shared
 from peerd.link.messages import Hello, Message, Refused
 from peerd.link.outgoing import Offload
@@ -34,24 +39,8 @@ __all__ = ["LinkService", "LinkSettings", "LinkState"]
 
 log = logging.getLogger(__name__)
 
-DIAL_MAX_S: Final = 5.0
-"""For each address, handshake included (the issue's figure)."""
-DIAL_ADDRESSES_MAX: Final = 8
-DIALS_AT_ONCE_MAX: Final = 64
-"""Guess: a dial costs some 3 ms of processor time."""
 LOOPBACK_MAX: Final = 4096
 """Messages to oneself that wait. Guess: beyond it the daemon is overloaded anyway."""
-
-
-class _Dial:
-    """One attempt to reach a peer, whoever asked for it."""
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.committed = False
-        self.settled = trio.Event()
-        self.words = ""
-        self.tried: set[str] = set()
 
 
 class LinkService:
@@ -78,7 +67,6 @@ class LinkService:
         self._download = download or TokenBucket(self.settings.download_limit_bytes_s)
         self.listening: tuple[str, ...] = ()
         self._boot = boot
-        self._addresses = addresses
         self._transport = transport or TcpTransport()
         self._pool = BufferPool()
         self._introducer = Introducer(self._hello, prover, admission, self._pool.lend)
@@ -86,13 +74,14 @@ class LinkService:
         self._offload_out = offload_out or self._threads[0]
         self._offload_in = offload_in or self._threads[1]
         self._shared: Shared | None = None
+        self._relayed: Shared | None = None
         self._door: Door | None = None
         self._hosts: trio.Nursery | None = None
-        self._dialling: trio.Nursery | None = None
         self._links: dict[PeerId, Link] = {}
-        self._dials: dict[PeerId, _Dial] = {}
         self._accepting: dict[PeerId, trio.Event] = {}
-        self._dial_limiter = trio.CapacityLimiter(DIALS_AT_ONCE_MAX)
+        circuits = Circuits(own, self.settings.circuits)
+        self._carrying = Carrying(circuits, self._links.get, self._offered)
+        self._dialler = Dialler(self, addresses, self._transport, self._introducer, self._carrying)
         self._to_self, self._from_self = trio.open_memory_channel[Message](LOOPBACK_MAX)
 
     def set_handler(self, handler: LinkHandler) -> None:
@@ -107,6 +96,11 @@ class LinkService:
             self._offload_in,
             self.counters,
             settings.limits,
+            self._carrying.heard,
+        )
+        # What a relayed link sends and takes is limited, once, by the link that carries it.
+        self._relayed = structs.replace(
+            self._shared, upload=TokenBucket(None), download=TokenBucket(None), carry=no_chains
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -126,13 +120,13 @@ class LinkService:
             links_scope = trio.CancelScope(shield=True)
             stop = await nursery.start(self._host_links, links_scope)
             try:
-                self._dialling = nursery
+                self._dialler.nursery = nursery
                 nursery.start_soon(self._door.run)
                 nursery.start_soon(self._speak_to_self)
                 task_status.started()
                 await trio.sleep_forever()
             finally:
-                self._dialling = self._hosts = None
+                self._dialler.nursery = self._hosts = None
                 links_scope.deadline = trio.current_time() + self.settings.limits.closing_s + 1
                 for link in list(self._links.values()):
                     self._drop(link, "stopping", "this peer is stopping")
@@ -140,19 +134,15 @@ class LinkService:
 
     # --- Links, for swarm and keeper
 
-    async def connect(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
-        """A link to `peer` is up when this returns; else PeerUnreachable. Dials are shared."""
-        words = ""
-        for _ in range(2):  # a dial that others began may not know our addresses
-            if self.connected(peer):
-                return
-            dial = self._dials.get(peer) or self._begin_dial(peer, addresses)
-            await dial.settled.wait()
-            words = dial.words
-            if dial.tried.issuperset(addresses):
-                break
-        if not self.connected(peer):
-            raise PeerUnreachable(f"no link to {peer}: {words or 'it was closed again'}")
+    async def connect(
+        self, peer: PeerId, addresses: Sequence[str] = (), through: Sequence[PeerId] = ()
+    ) -> None:
+        """A link to `peer` is up when this returns; else PeerUnreachable. Dials are shared.
+
+        Where it cannot be dialled it is asked for through a third peer: one of `through` first,
+        whom the caller believes to be linked with it, else those that were active last.
+        """
+        await self._dialler.connect(peer, addresses, through)
 
     def connected(self, peer: PeerId) -> bool:
         if peer == self.own:
@@ -202,7 +192,13 @@ class LinkService:
         now = trio.current_time()
         return [
             LinkState(
-                peer, at.remote, at.dialled, now - at.opened_at, at.round_trip_s, at.rate_bytes_s
+                peer,
+                at.remote,
+                at.dialled,
+                now - at.opened_at,
+                at.round_trip_s,
+                at.rate_bytes_s,
+                at.relay,
             )
             for peer, at in self._links.items()
         ]
@@ -214,19 +210,24 @@ class LinkService:
 
     # --- one link a peer
 
-    def _adopt(self, link: Link) -> None:
-        """It is the link to its peer from here on."""
+    def adopt(self, wire: Wire, introduction: Introduction, relay: PeerId | None) -> None:
+        """What was introduced is the link to its peer from here on."""
         assert self._shared is not None
+        assert self._relayed is not None
         if self._hosts is None:
             raise PeerUnreachable("this peer is stopping")
+        link = Link(wire, introduction, self._relayed if relay else self._shared, relay)
         old = self._links.get(link.peer)
         if old is not None:
             self._drop(old, "replaced", "a newer link took its place")
         self._links[link.peer] = link
-        log.info("link to %s is up (%s)", link.peer, "dialled" if link.dialled else "accepted")
+        if relay is None:
+            self._carrying.link_up(link.peer)
+        how = "dialled" if link.dialled else "accepted"
+        log.info("link to %s is up (%s%s)", link.peer, how, f", {wire.remote}" if relay else "")
         self._shared.handler.link_up(link.peer)
         self._hosts.start_soon(self._keep, link)
-        dial = self._dials.get(link.peer)
+        dial = self._dialler.under_way(link.peer)
         if dial is not None and not link.dialled:
             dial.scope.cancel()
 
@@ -244,6 +245,8 @@ class LinkService:
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
             log.info("link to %s is down: %s", link.peer, link.words)
+            if link.relay is None:
+                self._carrying.link_down(link.peer)
             assert self._shared is not None
             self._shared.handler.link_down(link.peer)
 
@@ -253,23 +256,38 @@ class LinkService:
             raise PeerUnreachable(f"there is no link to {peer}")
         return link
 
-    def _make_room(self, peer: PeerId) -> bool:
-        """Whether one more peer may have a link; the one idle for longest yields."""
-        if peer in self._links or len(self._links) < self.settings.links_max:
-            return True
+    def no_room(self, peer: PeerId) -> str:
+        """Why one more peer may not have a link; the one idle for longest yields."""
+        links_max = self.settings.links_max
+        if peer in self._links or len(self._links) < links_max:
+            return ""
         idlest = min(self._links.values(), key=lambda link: link.active_at)
         if trio.current_time() - idlest.active_at < self.settings.evict_after_s:
-            return False
+            return f"all {links_max} links in use"
         self._drop(idlest, "idle", "its place was needed for another peer")
-        return True
+        return ""
+
+    def relays(self) -> list[PeerId]:
+        """Peers with a direct link, the last active first."""
+        direct = [link for link in self._links.values() if link.up and link.relay is None]
+        return [link.peer for link in sorted(direct, key=lambda link: -link.active_at)]
+
+    def arriving(self, peer: PeerId) -> trio.Event | None:
+        """Set when the link that this peer is dialling to us is up, or is not to be."""
+        return self._accepting.get(peer)
 
     # --- those who dial us
 
+    def _offered(self, wire: Wire) -> None:
+        if self._door is not None:
+            self._door.knock(wire)
+
     async def _greet(self, wire: Wire) -> bool:
         accepted: list[PeerId] = []
+        relay = wire.relay if isinstance(wire, CircuitWire) else None
 
         async def decide(peer: PeerId, hello: Hello) -> Refused | None:
-            refused = await self._decide(peer, hello)
+            refused = await self._decide(peer, hello, relayed=relay is not None)
             if refused is None:
                 accepted.append(peer)
                 self._accepting.setdefault(peer, trio.Event())
@@ -277,8 +295,7 @@ class LinkService:
 
         try:
             introduction = await self._introducer.inbound(wire, decide)
-            assert self._shared is not None
-            self._adopt(Link(wire, introduction, self._shared))
+            self.adopt(wire, introduction, relay)
         except (PeerdError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.debug("no link with %s: %s", wire.remote, error)
             return False
@@ -289,90 +306,28 @@ class LinkService:
                     event.set()
         return True
 
-    async def _decide(self, peer: PeerId, hello: Hello) -> Refused | None:
+    async def _decide(self, peer: PeerId, hello: Hello, *, relayed: bool) -> Refused | None:
         while True:
-            dial, link = self._dials.get(peer), self._links.get(peer)
+            dial, link = self._dialler.under_way(peer), self._links.get(peer)
             standing = None
             if link is not None and link.up:
                 age_s = trio.current_time() - link.opened_at
-                standing = Standing(link.dialled, age_s, link.hello.boot)
-            committed = dial is not None and dial.committed
-            match judge(self.own, peer, hello.boot, committed=committed, standing=standing):
+                standing = Standing(
+                    link.dialled, age_s, link.hello.boot, relayed=link.relay is not None
+                )
+            ours = Ours(dial.relayed) if dial is not None and dial.committed else None
+            verdict = judge(
+                self.own, peer, hello.boot, committed=ours, standing=standing, relayed=relayed
+            )
+            match verdict:
                 case Verdict.AWAIT:
                     assert dial is not None
                     await dial.settled.wait()
                 case Verdict.REFUSE:
                     return Refused("duplicate", "the two dialled each other; the other link stays")
                 case Verdict.ACCEPT:
-                    if self._make_room(peer):
-                        return None
-                    return Refused(
-                        AdmissionRefused.code, f"it has all {self.settings.links_max} links in use"
-                    )
-
-    # --- those we dial
-
-    def _begin_dial(self, peer: PeerId, addresses: Sequence[str]) -> _Dial:
-        if self._dialling is None:
-            raise PeerUnreachable(f"no link to {peer}: this peer is not running, or stopping")
-        known = dict.fromkeys((*addresses, *self._addresses.link_addresses(peer)))
-        dial = self._dials[peer] = _Dial()
-        dial.tried.update(addresses)
-        self._dialling.start_soon(self._run_dial, peer, list(known)[:DIAL_ADDRESSES_MAX], dial)
-        return dial
-
-    async def _run_dial(self, peer: PeerId, addresses: Sequence[str], dial: _Dial) -> None:
-        try:
-            with dial.scope:
-                async with self._dial_limiter:
-                    dial.words = await self._try_all(peer, addresses, dial)
-        finally:
-            del self._dials[peer]
-            dial.settled.set()
-
-    async def _try_all(self, peer: PeerId, addresses: Sequence[str], dial: _Dial) -> str:
-        """Why there is no link, "" if there is one."""
-        if not addresses:
-            return "no address of it is known"
-        if not self._make_room(peer):
-            return f"all {self.settings.links_max} links are in use"
-        failures = []
-        for address in addresses:
-            if self.connected(peer):
-                break
-            failure = "did not answer in time"
-            with trio.move_on_after(DIAL_MAX_S):
-                failure = await self._try(peer, address, dial)
-            dial.committed = False
-            if not failure:
-                break
-            failures.append(f"{address}: {failure}")
-        return "; ".join(failures)
-
-    async def _try(self, peer: PeerId, address: str, dial: _Dial) -> str:
-        """Why this address gave no link, "" if it did, or another came up meanwhile."""
-
-        def commit() -> bool:
-            dial.committed = not self.connected(peer) and peer not in self._accepting
-            return dial.committed
-
-        wire, adopted = None, False
-        try:
-            wire = await self._transport.dial(address)
-            introduction = await self._introducer.outbound(wire, peer, commit)
-            if introduction is not None:
-                assert self._shared is not None
-                self._adopt(Link(wire, introduction, self._shared))
-                adopted = True
-            elif peer in self._accepting:
-                await self._accepting[peer].wait()
-            return "" if self.connected(peer) else "its own dial to us failed"
-        except (PeerdError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            return str(error)
-        finally:
-            if wire is not None and not adopted:
-                with trio.CancelScope(shield=True), trio.move_on_after(1):
-                    await wire.aclose()
+                    no_room = self.no_room(peer)
+                    return Refused(AdmissionRefused.code, f"it has {no_room}") if no_room else None
 
     # --- tasks
 

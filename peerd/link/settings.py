@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from peerd.ids import PeerId
+from peerd.link.circuits import CircuitLimits
 from peerd.link.gate import GateLimits
 from peerd.link.link import LinkLimits
 
@@ -22,10 +23,11 @@ class LinkSettings(Struct, frozen=True):
     evict_after_s: float = 30.0  # Guess: a link idle for so long yields its place to a new one
     limits: LinkLimits = LinkLimits()
     gate: GateLimits = GateLimits()
+    circuits: CircuitLimits = CircuitLimits()
 
 
 class LinkState(Struct, frozen=True):
-    """One link, for people and metrics."""
+    """One link, for people and metrics. `relay` is through whom it goes, if it is not direct."""
 
     peer: PeerId
     remote: str
@@ -33,3 +35,4 @@ class LinkState(Struct, frozen=True):
     age_s: float
     round_trip_s: float | None
     rate_bytes_s: float | None
+    relay: PeerId | None = None

@@ -37,6 +37,7 @@ class Host(Protocol):
 
     core: Download
     stored: StoredVersion | None
+    keeper: PeerId | None
 
     def post(self, event: ev.Event) -> None: ...
     def note(self, words: str) -> None: ...
@@ -105,8 +106,10 @@ class Mates:
 
     async def connect(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Opens a link and greets; ParentGone unless the peer joins."""
+        # Both are on the keeper's roster, so it is linked with both: the natural relay.
+        through = (self._run.keeper,) if self._run.keeper is not None else ()
         try:
-            await self._near.links.connect(peer, addresses)
+            await self._near.links.connect(peer, addresses, through)
         except PeerdError as error:
             self._run.note(f"no link to {peer}: {error}")
             self._run.post(ev.ParentGone(peer))

@@ -148,8 +148,13 @@ class Origin(Protocol):
 class Links(Protocol):
     """Links to other peers, by peer id. A message to oneself is delivered like any other."""
 
-    async def connect(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
-        """A link is up when this returns; PeerUnreachable otherwise."""
+    async def connect(
+        self, peer: PeerId, addresses: Sequence[str] = (), through: Sequence[PeerId] = ()
+    ) -> None:
+        """A link is up when this returns, direct or through a third peer; else PeerUnreachable.
+
+        `through` are peers that are likely to be linked with it.
+        """
         ...
 
     def connected(self, peer: PeerId) -> bool: ...

@@ -3,7 +3,8 @@
 Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of pieces, `stall`
 takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
 bytes that are not the origin's (and holds and serves them), `length` says that the content has
-7 MiB, whatever the origin says.
+7 MiB, whatever the origin says. `walled` is honest, but nobody can dial its link port: it announces
+one that is closed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 import trio
 
+from peerd.daemon import wiring
 from peerd.daemon.__main__ import main
 from peerd.link.service import LinkService
 from peerd.swarm import extents, reading, serving
@@ -64,12 +66,17 @@ def length() -> None:
     reading.version_read = version_read  # type: ignore[attr-defined]
 
 
+def walled() -> None:
+    wiring._link_addresses = lambda config, listening: ["127.0.0.1:1"]
+
+
 MODES: dict[str, Callable[[], None]] = {
     "corrupt": corrupt,
     "stall": stall,
     "close": close,
     "attest": attest,
     "length": length,
+    "walled": walled,
 }
 
 if __name__ == "__main__":

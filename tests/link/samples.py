@@ -42,6 +42,14 @@ from peerd.link.messages import (
     Verdict,
     Withdraw,
 )
+from peerd.link.own_messages import (
+    CircuitClose,
+    CircuitCredit,
+    CircuitData,
+    CircuitOffer,
+    CircuitOpen,
+    CircuitOpened,
+)
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 from tests.link.helper import KEYS, VERSION
@@ -90,4 +98,10 @@ SAMPLES: tuple[Message, ...] = (
     Cancel(VERSION, (1,)),
     Reject(VERSION, (1,)),
     Depart(VERSION),
+    CircuitOpen(2, PEER),
+    CircuitOffer(3, PEER),
+    CircuitOpened(2),
+    CircuitData(2, b"sealed"),
+    CircuitCredit(2, 1 << 18),
+    CircuitClose(2, "it has no link to that peer"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peerd.link.buffers import BufferPool
-from peerd.link.dials import RACE_MAX_S, Standing, Verdict, judge
+from peerd.link.dials import RACE_MAX_S, Ours, Standing, Verdict, judge
 from peerd.link.pace import FRAME_FIRST_BYTES, FRAME_MAX_BYTES, FRAME_MIN_BYTES, Pace, RoundTrip
 from peerd.units import KIB, MIB
 from tests.link.helper import KEYS
@@ -74,16 +74,16 @@ def test_a_round_trip_is_smoothed() -> None:
 
 
 def test_of_two_that_dial_each_other_only_the_smaller_waits() -> None:
-    assert judge(SMALL, LARGE, BOOT, committed=True, standing=None) is Verdict.AWAIT
-    assert judge(LARGE, SMALL, BOOT, committed=True, standing=None) is Verdict.ACCEPT
-    assert judge(SMALL, LARGE, BOOT, committed=False, standing=None) is Verdict.ACCEPT
+    assert judge(SMALL, LARGE, BOOT, committed=Ours(), standing=None) is Verdict.AWAIT
+    assert judge(LARGE, SMALL, BOOT, committed=Ours(), standing=None) is Verdict.ACCEPT
+    assert judge(SMALL, LARGE, BOOT, committed=None, standing=None) is Verdict.ACCEPT
 
 
 def test_the_link_that_the_smaller_dialled_stays_unless_the_other_must_have_lost_it() -> None:
     fresh = Standing(dialled=True, age_s=0.1, boot=BOOT)
-    assert judge(SMALL, LARGE, BOOT, committed=False, standing=fresh) is Verdict.REFUSE
-    assert judge(SMALL, LARGE, OTHER_BOOT, committed=False, standing=fresh) is Verdict.ACCEPT
+    assert judge(SMALL, LARGE, BOOT, committed=None, standing=fresh) is Verdict.REFUSE
+    assert judge(SMALL, LARGE, OTHER_BOOT, committed=None, standing=fresh) is Verdict.ACCEPT
     old = Standing(dialled=True, age_s=RACE_MAX_S, boot=BOOT)
-    assert judge(SMALL, LARGE, BOOT, committed=False, standing=old) is Verdict.ACCEPT
+    assert judge(SMALL, LARGE, BOOT, committed=None, standing=old) is Verdict.ACCEPT
     theirs = Standing(dialled=False, age_s=0.1, boot=BOOT)
-    assert judge(SMALL, LARGE, BOOT, committed=False, standing=theirs) is Verdict.ACCEPT
+    assert judge(SMALL, LARGE, BOOT, committed=None, standing=theirs) is Verdict.ACCEPT

@@ -110,7 +110,9 @@ class MemoryLinks:
         self.up: set[PeerId] = set()
         self._queues: dict[PeerId, deque[Message]] = {}
 
-    async def connect(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
+    async def connect(
+        self, peer: PeerId, addresses: Sequence[str] = (), through: Sequence[PeerId] = ()
+    ) -> None:
         await trio.sleep(LATENCY_S)
         other = self._net.nodes.get(peer)
         if other is None or peer in self._net.cut or self._node.own in self._net.cut:
