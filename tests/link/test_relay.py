@@ -298,7 +298,7 @@ async def test_another_peer_behind_the_relay_is_found_out(autojump_clock: MockCl
                 message = CircuitOpen(message.circuit, other.id)
             heard(message)  # type: ignore[arg-type]
 
-        r.links._links[a.id]._hear = misdirect  # type: ignore[method-assign, assignment]
+        r.links._links[a.id]._hear = misdirect  # type: ignore[method-assign]
         with pytest.raises(PeerUnreachable, match=rf"through {r.id}: .*{b.id}"):
             await a.connect(b)
         assert not a.links.connected(b.id)
@@ -471,7 +471,7 @@ async def test_a_relay_that_offers_too_much_is_refused_and_keeps_its_link(
             else:
                 heard(message)  # type: ignore[arg-type]
 
-        r.links._links[b.id]._hear = note  # type: ignore[method-assign, assignment]
+        r.links._links[b.id]._hear = note  # type: ignore[method-assign]
         first = 0 if r.id < b.id else 1
         for n in range(5):
             r.links._links[b.id].send(CircuitOffer(first + 2 * n, KEYS[4].peer_id))
