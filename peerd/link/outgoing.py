@@ -143,8 +143,12 @@ class Outgoing:
     async def circuit_room(self) -> None:
         """Until little enough circuit data waits here, or nothing will be sent any more."""
         while self._circuit_bytes >= CIRCUIT_ROOM_BYTES and not self._ending:
-            self._circuit_room = trio.Event()
             await self._circuit_room.wait()
+
+    def _tell_circuits(self) -> None:
+        """All who wait, for each circuit through this link has a writer of its own."""
+        self._circuit_room.set()
+        self._circuit_room = trio.Event()
 
     def put_piece(self, job: PieceJob) -> None:
         self._pieces.append(job)
@@ -172,14 +176,14 @@ class Outgoing:
             if last is not None:
                 self._control.append(last)
             self._wake.set()
-            self._circuit_room.set()
+            self._tell_circuits()
 
     def abandon(self, words: str) -> None:
         """Nothing will be sent any more: tell those who wait."""
         self._ending = True
         self._control.clear()
         self._circuits.clear()
-        self._circuit_room.set()
+        self._tell_circuits()
         self._pieces.clear()
         for job in list(self._unfinished):
             self.finish(job, PeerUnreachable(words))
@@ -232,7 +236,7 @@ class Outgoing:
             encoded = self._circuits.popleft()
             self._circuit_bytes -= len(encoded)
             buffer += message_frame(self._key, encoded)
-        self._circuit_room.set()
+        self._tell_circuits()
         return Batch(buffer, len(buffer), 0, ())
 
     async def _piece_batch(self) -> Batch | None:

@@ -87,3 +87,18 @@ def test_the_link_that_the_smaller_dialled_stays_unless_the_other_must_have_lost
     assert judge(SMALL, LARGE, BOOT, committed=None, standing=old) is Verdict.ACCEPT
     theirs = Standing(dialled=False, age_s=0.1, boot=BOOT)
     assert judge(SMALL, LARGE, BOOT, committed=None, standing=theirs) is Verdict.ACCEPT
+
+
+def test_a_direct_link_goes_before_a_relayed_one_in_both_peers_eyes() -> None:
+    relayed, direct = Ours(relayed=True), Ours()
+    for own, other in ((SMALL, LARGE), (LARGE, SMALL)):
+        verdict = judge(own, other, BOOT, committed=relayed, standing=None, relayed=False)
+        assert verdict is Verdict.ACCEPT
+        verdict = judge(own, other, BOOT, committed=direct, standing=None, relayed=True)
+        assert verdict is Verdict.AWAIT
+        up = Standing(dialled=True, age_s=0.1, boot=BOOT, relayed=True)
+        assert judge(own, other, BOOT, committed=None, standing=up) is Verdict.ACCEPT
+    both = judge(SMALL, LARGE, BOOT, committed=relayed, standing=None, relayed=True)
+    assert both is Verdict.AWAIT
+    both = judge(LARGE, SMALL, BOOT, committed=relayed, standing=None, relayed=True)
+    assert both is Verdict.ACCEPT
