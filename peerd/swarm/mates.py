@@ -86,6 +86,7 @@ class Mates:
     def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
         stored = self._run.stored
         if stored is None or message.version != stored.info.version:
+            self._says_early(peer, message)
             return
         match message:
             case msg.Have(indices=indices):
@@ -96,6 +97,23 @@ class Mates:
             case msg.Depart():
                 self._greeted.discard(peer)
                 self._run.post(ev.ParentGone(peer))
+
+    def _says_early(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+        """About a version that is still being opened here: what it says belongs to its Join."""
+        join = self._early.get(peer)
+        if join is None or join.version.version != message.version:
+            return
+        match message:
+            case msg.Have(indices=indices):
+                have = bitmap(join.version, join.have)
+                if join.version.piece_count is None:
+                    have.grow(max(indices, default=-1) + 1)
+                for index in indices:
+                    if index < have.count:
+                        have.add(index)
+                self._early[peer] = msg.Join(join.version, have.to_bytes())
+            case msg.Depart():
+                del self._early[peer]
 
     def send(self, peer: PeerId, message: Message) -> None:
         try:
