@@ -127,6 +127,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             time.time,
             config.fresh_s,
             trio.to_thread.run_sync,
+            config.zone,
         )
         secret = key.sign(SECRET_PURPOSE, b"")
         swarm = SwarmService(near, secret, seed=config.seed_peer)

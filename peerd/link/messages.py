@@ -62,6 +62,7 @@ class LeaseKind(IntEnum):
     READ = 1  # read pieces [first, first + count) with ranged GETs
     STREAM = 2  # read from `first` to the end, from one response (no ranges, or unknown length)
     AUDIT = 3  # read again what another attested, and say the digest
+    BRING = 4  # fetch pieces [first, first + count) from peers beyond a scope's border into it
 
 
 class Outcome(IntEnum):
@@ -104,7 +105,8 @@ class Enrol(LinkMessage, frozen=True, tag=10):
 
     `candidates` are the asker's three best for keeper, best first; `unreachable` those it tried in
     vain. `prior_term` is the highest term it heard for this task (0: none). `leases` are those it
-    holds now. `spec` is None where the task is this peer's own business.
+    holds now. `spec` is None where the task is this peer's own business. `scope`: the zone whose
+    keeper is asked, "" for the task's own; `task` is then the seat of `version` in that scope.
     """
 
     task: WireTaskId
@@ -119,6 +121,7 @@ class Enrol(LinkMessage, frozen=True, tag=10):
     version: VersionInfo | None
     have: WireBitmap
     leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=64)]
+    scope: WireZone = ""
 
 
 class Enrolled(LinkMessage, frozen=True, tag=11):
@@ -265,6 +268,18 @@ class Doubted(LinkMessage, frozen=True, tag=30):
     words: WireWords
 
 
+class BringAsk(LinkMessage, frozen=True, tag=31):
+    """Grant me leases to bring until I hold `room` of them; stands until the next BringAsk.
+
+    `seen` are the pieces that I see beyond the border, and nowhere on this side of it.
+    """
+
+    task: WireTaskId
+    term: WireTerm
+    room: Annotated[int, Meta(ge=0, le=64)]
+    seen: WireBitmap
+
+
 class Withdraw(LinkMessage, frozen=True, tag=24):
     """I left the swarm and hold nothing of this task any more."""
 
@@ -316,10 +331,11 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
 
 
 class Join(LinkMessage, frozen=True, tag=40):
-    """I am in the swarm of this version, and have these pieces. Sent by both."""
+    """I am in the swarm of this version, in this zone, and have these pieces. Sent by both."""
 
     version: VersionInfo
     have: WireBitmap
+    zone: WireZone = ""
 
 
 class Have(LinkMessage, frozen=True, tag=41):
@@ -360,14 +376,14 @@ Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
-    | Withdraw | Holdings | Enlist | Probe | KeeperState
+    | BringAsk | Withdraw | Holdings | Enlist | Probe | KeeperState
     | Join | Have | Request | Cancel | Reject | Depart
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
 
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
-    Withdraw, Holdings, Probe, KeeperState,
+    BringAsk, Withdraw, Holdings, Probe, KeeperState,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

@@ -19,6 +19,7 @@ from math import inf
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
+    BringAsk,
     Complaint,
     Dispute,
     Doubted,
@@ -52,7 +53,6 @@ from peerd.scheduler.keeper_seat import Copy, Probing, Seat
 from peerd.scheduler.keeper_state import Kept, Timer
 from peerd.scheduler.keeper_table import remember
 from peerd.scheduler.ports import Member
-from peerd.task import Ask, task_id
 
 WAITING_MAX = 4096
 """Askers that wait for the probes to be answered (0.75 s); the others ask again. Guess."""
@@ -82,7 +82,7 @@ class KeeperCore(MembersDoor):
                         self._withdrawn(peer, message, now)
                     case LeaseAsk() | LeaseReport() | Resolved() | Ended():
                         self._from_member(peer, message, now)
-                    case Progress() | Dispute() | Complaint() | Doubted():
+                    case Progress() | Dispute() | Complaint() | Doubted() | BringAsk():
                         self._from_member(peer, message, now)
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")
@@ -114,10 +114,7 @@ class KeeperCore(MembersDoor):
     # --- an Enrol, and becoming the keeper
 
     def _enrol(self, peer: PeerId, message: Enrol, now: float) -> None:
-        spec = message.spec
-        if peer != self.own and spec is not None and task_id(Ask(spec), b"") != message.task:
-            raise RemoteProtocolError("the spec is not that task's")
-        seat = self._seat(message.task)
+        seat = self._seat_asked(peer, message)
         if seat.kept is not None:
             self._enrol_kept(seat, seat.kept, peer, message, now)
             return
@@ -152,7 +149,7 @@ class KeeperCore(MembersDoor):
         if not self._synced:
             others = [each for each in message.candidates if each not in barred]
             return others[0] if others and peer != self.own else None
-        seat.rank(self.own, self._members, self._revision)
+        self._rank(seat)
         if seat.keeper is not None and self._keeps(seat, now):
             if seat.keeper not in barred:
                 return seat.keeper
@@ -166,7 +163,7 @@ class KeeperCore(MembersDoor):
         return None
 
     def _start_probing(self, seat: Seat, now: float) -> None:
-        seat.rank(self.own, self._members, self._revision)
+        self._rank(seat)
         named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
         better = [x for x in seat.better(named) if not self._is_dead(x, now)]
         others = [*seat.standbys(self.config.standbys), *seat.hints]
@@ -323,10 +320,11 @@ class KeeperCore(MembersDoor):
                 kept = seat.kept
                 kept.members = self._members
                 terms.awaited(kept, left, now)
-                for peer in joined:
-                    if peer != self.own and seat.outranked_by(peer):
+                newcomers = self._joins(seat, joined)
+                for peer in newcomers:
+                    if seat.outranked_by(peer):
                         self._send(peer, Probe(seat.task))
-                if any(seat.concerns(peer, self.config.standbys) for peer in joined):
+                if any(seat.concerns(peer, self.config.standbys) for peer in newcomers):
                     kept.copy_soon(now)
                 self._after(seat, now)
             elif seat.waiting and seat.probing is None and synced:
@@ -334,7 +332,7 @@ class KeeperCore(MembersDoor):
 
     def _probe_better(self, seat: Seat, kept: Kept, now: float) -> None:
         """Whoever ranks better may keep it meanwhile: views differed, or a partition healed."""
-        seat.rank(self.own, self._members, self._revision)
+        self._rank(seat)
         for better in seat.better(())[: self.config.probes_max]:
             if not self._is_dead(better, now):
                 self._send(better, Probe(seat.task))
@@ -383,7 +381,7 @@ class KeeperCore(MembersDoor):
                 case Timer.NAME:
                     members.name_readers(kept, now)
                 case Timer.COPY:
-                    seat.rank(self.own, self._members, self._revision)
+                    self._rank(seat)
                     terms.copy(kept, seat.to_be_told(self.config.standbys), now)
                 case Timer.BETTER:
                     self._probe_better(seat, kept, now)

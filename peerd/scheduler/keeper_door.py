@@ -8,10 +8,12 @@ from __future__ import annotations
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
+    BringAsk,
     Complaint,
     Dispute,
     Doubted,
     Ended,
+    Enrol,
     Holdings,
     LeaseAsk,
     LeaseReport,
@@ -19,17 +21,32 @@ from peerd.link.messages import (
     Resolved,
     Withdraw,
 )
+from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
 from peerd.scheduler.keeper_seat import Seat
 from peerd.scheduler.keeper_table import KeeperTable
-from peerd.task import task_of_digest
+from peerd.task import Ask, task_id, task_of_digest
 
-_OfMember = LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint | Doubted
+_OfMember = (
+    LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint | Doubted | BringAsk
+)
 
 
 class MembersDoor(KeeperTable):
     """The part of a KeeperCore that hears members."""
+
+    def _seat_asked(self, peer: PeerId, message: Enrol) -> Seat:
+        """The seat that an Enrol names; RemoteProtocolError where its parts do not fit."""
+        spec = message.spec
+        if message.scope:
+            borders.check_scope(message)
+        elif peer != self.own and spec is not None and task_id(Ask(spec), b"") != message.task:
+            raise RemoteProtocolError("the spec is not that task's")
+        seat = self._seat(message.task)
+        if message.scope and not seat.scope:
+            seat.scope, seat.order_revision = message.scope, -1
+        return seat
 
     def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
         task = message.version.task if isinstance(message, Ended) else message.task
@@ -44,6 +61,8 @@ class MembersDoor(KeeperTable):
                 if message.term <= kept.term:
                     entry.room = message.room
                     kept.line_up(entry, now)
+            case BringAsk():
+                borders.ask(kept, entry, message, now)
             case LeaseReport():
                 outcomes.report(kept, entry, message, now)
             case Resolved():

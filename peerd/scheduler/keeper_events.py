@@ -118,6 +118,8 @@ class KeeperConfig:
     audit_budget: float = 0.01  # design.md, 4.4: hedges and audits, 1 % of the content.
     audits_pending_max: int = 64
 
+    bring_trust_s: float = 3.0  # Guess: what is held in a scope turns up there within that time.
+
     told_first: int = 32  # Peers named in an answer; a swarm has ≤ 20 links (design.md, 4.5).
     told_enough: int = 20  # Who was named fewer hears of newcomers.
     tell_interval_s: float = 0.05  # Guess: news is gathered that long.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
+from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler.keeper_audits import Check
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
 from peerd.scheduler.keeper_voices import unheard
@@ -28,6 +29,9 @@ def plan(kept: Kept, now: float) -> None:
     uncovered = kept.roster.settle()
     if uncovered:
         kept.book.unread(uncovered, "lost")
+    if kept.scope:
+        borders.plan(kept, now)
+        return
     if kept.failures:
         judge(kept, now)
         if _enough_failed(kept):

@@ -22,6 +22,7 @@ from peerd.link.messages import (
     Verdict,
 )
 from peerd.manifest import VersionInfo
+from peerd.pieces import extent_pieces
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry, parse_bitmap
@@ -90,7 +91,7 @@ def _learn(kept: Kept, peer: PeerId, version: VersionInfo, prior_term: int, now:
     known, resolving = kept.version, kept.book.only(LeaseKind.RESOLVE)
     if known is None and (resolving is None or resolving.holder == peer):
         kept.set_version(version, now, keep=resolving)
-        kept.confirmed = version.digest is not None or prior_term > 0
+        kept.confirmed = bool(kept.scope or version.digest is not None or prior_term > 0)
         if not kept.confirmed:
             kept.doubt = Doubt.AGE
         kept.push_version(now)
@@ -154,8 +155,11 @@ def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) 
     if info.kind is LeaseKind.RESOLVE:
         if info.count > 1 or kept.book.only(LeaseKind.RESOLVE) or (current and info.count):
             return False
-    elif current is None or (version is not None and not fits(version, current)):
+    elif current is None or not _of_this_seat(kept, info, version):
         return False
+    elif info.kind is LeaseKind.BRING:
+        if not 0 < info.count <= extent_pieces(kept.count or 1):
+            return False
     elif info.kind is LeaseKind.STREAM:
         if kept.parallel or kept.book.reading():
             return False
@@ -174,11 +178,20 @@ def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) 
     return True
 
 
+def _of_this_seat(kept: Kept, info: LeaseInfo, version: VersionInfo | None) -> bool:
+    """Leases to bring are a scope's, all others the task's; and of the version that is current."""
+    if (info.kind is LeaseKind.BRING) != bool(kept.scope):
+        return False
+    return version is None or kept.version is None or fits(version, kept.version)
+
+
 def _doubt_age(kept: Kept, message: Enrol, now: float) -> None:
     """Content without a digest is confirmed again when somebody new wants it (design.md, 4.4)."""
     version = kept.version
     if version is None or version.digest is not None or not message.wants or message.prior_term:
         return
+    if kept.scope:
+        return  # Its members know the version; the task's keeper has it confirmed.
     if kept.doubt is not Doubt.NONE or kept.book.only(LeaseKind.RESOLVE, LeaseKind.STREAM):
         return
     if kept.age_s(now) > kept.config.fresh_s and now >= kept.revalidate_at:

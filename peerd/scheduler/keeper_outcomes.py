@@ -23,23 +23,25 @@ from peerd.link.messages import (
     RosterUpdate,
 )
 from peerd.manifest import Attestation, VersionInfo
+from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_grants as grants
 from peerd.scheduler import keeper_members as members
-from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.keeper_state import RENEWED_PIECES, Doubt, Kept, Timer
 from peerd.scheduler.keeper_voices import Ruling, alone, outvoted, rule
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 
 STREAM_AHEAD = 4
 """Pieces that a stream's reader may have read beyond its last report. Guess."""
-RENEWED_PIECES = 4
-"""A stream is renewed for so many pieces at a time. Guess."""
 
 
 def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
     """How a lease stands. A lease that is over, or another's, changes nothing."""
     lease = _lease(kept, entry, message.lease)
     if lease is None:
+        return
+    if lease.kind is LeaseKind.BRING:
+        borders.report(kept, entry, lease, message, now)
         return
     made = _checked(kept, lease, entry, message.made)
     if lease.kind is LeaseKind.AUDIT:
@@ -49,7 +51,7 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
         _take(kept, entry, lease, made, now)
     match message.outcome:
         case Outcome.PROGRESS:
-            _renew(kept, entry, lease, now)
+            kept.renew(entry, lease, now)
         case Outcome.DONE if lease.kind is LeaseKind.RESOLVE and not lease.count:
             pass  # It has yet to say what it resolved.
         case Outcome.DONE:
@@ -112,16 +114,6 @@ def _worked(kept: Kept, entry: Entry) -> None:
     """The origin can be read: former failures say nothing any more."""
     kept.failures.clear()
     entry.failures = 0
-
-
-def _renew(kept: Kept, entry: Entry, lease: Lease, now: float) -> None:
-    if now - lease.made_at > kept.config.lease_stall_max_s:
-        kept.say(now, f"{entry.peer} read nothing for long: not renewed")
-        return
-    more = RENEWED_PIECES if lease.kind is LeaseKind.STREAM else 0
-    lease.expires_at = max(lease.expires_at, now + kept.lease_s(entry, more))
-    kept.tell_lease(lease, now)
-    kept.copy_soon(now)
 
 
 # --- it did not work
@@ -324,7 +316,7 @@ def _audited(
     for attestation in made:
         lease.attested |= 1 << attestation.index
     if message.outcome is Outcome.PROGRESS:
-        _renew(kept, entry, lease, now)
+        kept.renew(entry, lease, now)
     elif message.outcome is Outcome.DONE:
         finding = kept.audits.finish(lease.lease)
         kept.end_lease(lease, "audit", now, unread=False)

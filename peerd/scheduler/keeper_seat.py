@@ -63,7 +63,10 @@ class Listed:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One task. `keeper` is who else was heard to keep it, and until when that is believed."""
+    """One task, or one scope of a version (`scope`, as the first who enrols says).
+
+    `keeper` is who else was heard to keep it, and until when that is believed.
+    """
 
     task: TaskId
     own_weight: int
@@ -83,6 +86,7 @@ class Seat:
     listed: dict[VersionId, Listed] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=dict)
     hints: tuple[PeerId, ...] = ()
+    scope: str = ""
     order: list[PeerId] = field(default_factory=list)
     own_place: int = 0
     order_revision: int = -1

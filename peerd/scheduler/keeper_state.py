@@ -31,9 +31,12 @@ from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Entry, Roster
 from peerd.task import TaskSpec, task_of_digest
+from peerd.zones import seat_id
 
 VALIDATED_NEVER_S = 1e9
 """Said of a version that this keeper never saw confirmed: the largest a message carries."""
+RENEWED_PIECES = 4
+"""A stream is renewed for so many pieces at a time. Guess."""
 LEASES_TOLD_MAX = 256
 MEMBERS_TOLD_MAX = 1024
 
@@ -65,7 +68,8 @@ class Timer(Enum):
 class Kept:
     """One task. `awaiting` are members of a former keeper that have not registered here yet;
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
-    `voices` say who vouched for which version of it.
+    `voices` say who vouched for which version of it. `scope`: the zone that is kept for, "" for
+    the task's own keeper; `bringers` ask for leases to bring into it.
     """
 
     own: PeerId
@@ -80,6 +84,7 @@ class Kept:
     book: LeaseBook
     audits: Audits
     spec: TaskSpec | None = None
+    scope: str = ""
     version: VersionInfo | None = None
     validated_at: float | None = None
     confirmed: bool = False
@@ -93,6 +98,7 @@ class Kept:
     lost: dict[PeerId, float] = field(default_factory=dict)
     unchecked: dict[PeerId, None] = field(default_factory=dict)
     checking: dict[PeerId, None] = field(default_factory=dict)
+    bringers: dict[PeerId, None] = field(default_factory=dict)
     check_rounds: int = 0
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
@@ -148,6 +154,10 @@ class Kept:
 
     def check_version(self, version: VersionInfo) -> VersionInfo:
         """The version itself, if it may be one of this task; RemoteProtocolError otherwise."""
+        if self.scope:
+            if seat_id(version.version, self.scope) != self.task:
+                raise RemoteProtocolError(f"version {version.version[:12]} has another seat")
+            return version if version == self.version else version.verified()
         if version.task != self.task:
             raise RemoteProtocolError(f"a version of task {version.task[:12]}, not this one")
         if self.spec is not None and self.spec.digest != version.digest:
@@ -183,7 +193,7 @@ class Kept:
         count = self.count
         self.roster.begin(count)
         self.audits.begin(count, self.parallel)
-        if self.parallel and count:
+        if self.parallel and count and not self.scope:
             self.book.cut(count, f"{self.own}/{self.task}")
         else:
             self.book.uncut()
@@ -234,6 +244,16 @@ class Kept:
         queued = pieces + sum(lease.count for lease in self.book.of(entry.peer))
         wanted = config.lease_margin * entry.pace_s * min(queued, 64)
         return max(config.lease_min_s, min(config.lease_max_s, wanted))
+
+    def renew(self, entry: Entry, lease: Lease, now: float) -> None:
+        """More time for a holder who gets on with it."""
+        if now - lease.made_at > self.config.lease_stall_max_s:
+            self.say(now, f"{entry.peer} got nothing for long: not renewed")
+            return
+        more = RENEWED_PIECES if lease.kind is LeaseKind.STREAM else 0
+        lease.expires_at = max(lease.expires_at, now + self.lease_s(entry, more))
+        self.tell_lease(lease, now)
+        self.copy_soon(now)
 
     def end_lease(self, lease: Lease, reason: str, now: float, *, unread: bool) -> None:
         """It is over; what nobody holds is to be read. `unread`: its holder says it did not."""
@@ -307,7 +327,7 @@ class Kept:
     def validate(self) -> None:
         self.roster.validate()
         self.book.validate()
-        assert self.version is None or self.version.task == self.task
+        assert self.scope or self.version is None or self.version.task == self.task
         assert self.version is not None or not (self.confirmed or self.roster.covered)
         for peer, entry in self.roster.entries.items():
             held = self.book.by_holder.get(peer, ())

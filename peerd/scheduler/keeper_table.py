@@ -18,6 +18,7 @@ from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
 from peerd.scheduler.keeper_seat import Seat
 from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.ports import Member
+from peerd.zones import within
 
 DEAD_MAX = 4096
 """Peers remembered as not reachable, or as lost. Guess."""
@@ -156,6 +157,17 @@ class KeeperTable:
         else:
             self._seats.move_to_end(task)
         return seat
+
+    def _rank(self, seat: Seat) -> None:
+        """Its order is of those who can keep it: members that lie in its scope."""
+        if seat.order_revision != self._revision:
+            fit = [x.peer for x in self._members.values() if within(x.zone, seat.scope)]
+            seat.rank(self.own, fit, self._revision)
+
+    def _joins(self, seat: Seat, joined: list[PeerId]) -> list[PeerId]:
+        """Those newcomers who can keep it, this peer left out."""
+        members = self._members
+        return [x for x in joined if x != self.own and within(members[x].zone, seat.scope)]
 
     def _forget_some(self) -> None:
         """The longest unused task that nobody is busy with goes."""

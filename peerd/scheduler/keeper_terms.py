@@ -49,6 +49,7 @@ def start(
         own=own, task=seat.task, term=seat.term_heard, config=config, rng=rng, members=live,
         out=out, story=seat.story, roster=Roster(config, rng),
         book=LeaseBook(rng.getrandbits(32) << 20 | 1), audits=Audits(config, rng), spec=spec,
+        scope=seat.scope,
     )  # fmt: skip
     kept.say(now, f"keeps it, term {kept.term}")
     copies.sort(key=lambda copy: -copy.state.term)
@@ -68,7 +69,9 @@ def _learn_version(seat: Seat, kept: Kept, copies: list[Copy], now: float) -> No
             kept.set_version(version, now)
             if age_s < VALIDATED_NEVER_S:
                 kept.validated_at = now - age_s
-            kept.confirmed = version.digest is not None or age_s < VALIDATED_NEVER_S
+            kept.confirmed = bool(
+                kept.scope or version.digest is not None or age_s < VALIDATED_NEVER_S
+            )
             break
     else:
         for listed in sorted(seat.listed.values(), key=lambda listed: -len(listed.holders)):

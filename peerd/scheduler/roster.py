@@ -42,7 +42,10 @@ def parse_bitmap(data: bytes, count: int | None) -> int:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One peer on the roster. `bits`: what it holds of the current version; `spare`: of another."""
+    """One peer on the roster. `bits`: what it holds of the current version; `spare`: of another.
+
+    `seen`, `unmet_since`: what it would bring over the border, and since when it may not.
+    """
 
     peer: PeerId
     addresses: tuple[str, ...]
@@ -64,6 +67,8 @@ class Entry:
     spare: tuple[VersionId, int] | None = None
     told: set[PeerId] = field(default_factory=set)
     told_version: VersionInfo | None = None
+    seen: int = 0
+    unmet_since: float | None = None
 
     def named(self) -> RosterPeer:
         return RosterPeer(

@@ -29,6 +29,7 @@ from peerd.scheduler.outbox import Links, Outbox
 from peerd.scheduler.ports import Member, Members
 from peerd.scheduler.seeker import Seeker
 from peerd.task import TaskSpec
+from peerd.zones import within
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,11 @@ class SwarmMember(Protocol):
 
     @property
     def task(self) -> TaskId: ...
+
+    @property
+    def scope(self) -> str:
+        """The zone whose keeper it needs; "" for the task's own. Then `task` is a seat in it."""
+        ...
 
     def enrolment(self) -> EnrolState:
         """What to tell a keeper, now."""
@@ -130,12 +136,16 @@ class KeeperService:
         shared = member.enrolment().shared
         seeker = Seeker(self._own, member.task, shared=shared)
         self._seekers[member.task] = (member, seeker)
-        self._seek(member.task, sought.MembersNow(tuple(self._members.live()), self._synced()))
+        self._seek(member.task, self._members_in(member.scope, tuple(self._members.live())))
         self._seek(member.task, sought.Begin())
 
     def leave(self, task: TaskId) -> None:
         """No more business in it; the keeper is told."""
         self.tell(task, msg.Withdraw(task))
+        self.let_be(task)
+
+    def let_be(self, task: TaskId) -> None:
+        """Nothing more is wanted there; its keeper goes on counting what it heard we hold."""
         self._seekers.pop(task, None)
         self._owed.pop(task, None)
 
@@ -157,8 +167,7 @@ class KeeperService:
 
     def holds(self, version: VersionInfo) -> None:
         """A complete version is held: registered now, and after changes in the group."""
-        self._seekers.pop(version.task, None)
-        self._owed.pop(version.task, None)
+        self.let_be(version.task)
         self._directory.hold(version)
         self._register_soon()
 
@@ -242,9 +251,14 @@ class KeeperService:
             self._directory.lost(peer)
         self._live = now_live
         self._keep(self.core, kept.MembersChanged(live, self._synced()))
-        for task in tuple(self._seekers):
-            self._seek(task, sought.MembersNow(live, self._synced()))
+        for task, (member, _) in tuple(self._seekers.items()):
+            self._seek(task, self._members_in(member.scope, live))
         self._register_soon()
+
+    def _members_in(self, scope: str, live: tuple[Member, ...]) -> sought.MembersNow:
+        """Those who can keep a seat in that scope."""
+        fit = tuple(member for member in live if within(member.zone, scope))
+        return sought.MembersNow(fit, self._synced())
 
     def _synced(self) -> bool:
         return self._members.synced
@@ -301,6 +315,7 @@ class KeeperService:
             version=state.version,
             have=state.have,
             leases=state.leases,
+            scope=member.scope,
         )
         self._send(at.peer, enrol, at.addresses)
 

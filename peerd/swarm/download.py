@@ -1,36 +1,33 @@
 """The core of one download on one peer: what to ask whom, and when. No IO, no clock.
 
-Invariant: every piece is in one state (picker.py); what is in flight at a parent is REQUESTED; the
-bytes in flight never exceed IN_FLIGHT_MAX_BYTES beyond two pieces a parent; a blocked peer is
-asked nothing. `handle` and `expire` are the only doors; both return the orders to carry out.
+Invariant: every piece is in one state (picker.py); what is in flight at a parent is REQUESTED; a
+blocked peer is asked nothing; requests.py and borders.py say what else holds of requests. `handle`
+and `expire` are the only doors; both return the orders to carry out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from peerd.ids import PeerId, PieceIndex
-from peerd.link.messages import LeaseInfo, LeaseKind
+from peerd.link.messages import LeaseInfo, LeaseKind, Outcome
 from peerd.manifest import VersionInfo
 from peerd.pieces import PIECE_COUNT_MAX, PieceSet
 from peerd.swarm import events as ev
-from peerd.swarm.parents import WINDOW_MIN, Parent, Parents
+from peerd.swarm.borders import Borders
+from peerd.swarm.parents import Parent, Parents
 from peerd.swarm.picker import Picker, PieceState
+from peerd.swarm.requests import ENDGAME_AFTER_S, Requests
 from peerd.units import MIB
 
 if TYPE_CHECKING:
     from random import Random
 
-IN_FLIGHT_MAX_BYTES: Final = 64 * MIB
-"""Verified pieces are written once, so those in flight wait in memory: this bounds it."""
 LEASES_WANTED: Final = 8
 """Leases to hold at most; the keeper decides. Eight reads keep one fast origin busy."""
 LEASED_MAX_BYTES: Final = 32 * MIB
 """… together with this: pieces of leases in memory, before they are written."""
-ENDGAME_AFTER_S: Final = 0.25
-"""When nothing else is left to ask for, another parent is asked for a piece that has been in flight
-for so long since the last one was asked. Guess; the waste it causes is counted."""
 GROW_MAX: Final = 65_536
 """Pieces by which content of unknown length grows on one peer's word: 64 GiB. Guess."""
 
@@ -38,9 +35,11 @@ GROW_MAX: Final = 65_536
 class Download:
     """One version's pieces, from the moment the version is known until all are held."""
 
-    def __init__(self, own: PeerId, rng: Random) -> None:
+    def __init__(self, own: PeerId, rng: Random, zone: str = "") -> None:
         self.own = own
-        self.parents = Parents(own)
+        self.parents = Parents(own, zone)
+        self.borders = Borders(zone)
+        self._requests = Requests(self.parents, self.borders, rng)
         self.version: VersionInfo | None = None
         self.picker: Picker | None = None
         self.leases: dict[int, LeaseInfo] = {}
@@ -63,6 +62,10 @@ class Download:
             length = self.version.piece_length_bytes
             for parent in [p for p in self.parents if p.stalls_at(length) <= now]:
                 orders += self._rob(parent, now)
+            reports, lost = self.borders.expire(self.parents, now)
+            orders += reports
+            for scope, index in lost:
+                orders += self._not_over(scope, index)
         return orders + self._go_on(now)
 
     def deadline(self, now: float) -> float:
@@ -71,8 +74,10 @@ class Download:
             return float("inf")
         length = self.version.piece_length_bytes
         due = min((p.stalls_at(length) for p in self.parents), default=float("inf"))
-        if self._endgame():
+        if self._requests.endgame(self._picker):
             due = min(due, now + ENDGAME_AFTER_S)
+        if self.borders:
+            due = min(due, self.borders.deadline(), self.borders.asks_at(now))
         return min(due, self.parents.next_change(now))
 
     # --- events
@@ -88,6 +93,7 @@ class Download:
         self._reading.clear()
         self.parents.joined.clear()
         self.parents.connecting.clear()
+        self.borders.begin(now)
         early, self._early = self._early, []
         return [order for grant in early for order in self._granted(grant, now)]
 
@@ -115,7 +121,7 @@ class Download:
             self._grow(event.have.end())
         known = self.parents.joined.get(event.peer)
         before = known.have if known else PieceSet(picker.count)
-        parent = self.parents.join(event.peer, event.have, now)
+        parent = self.parents.join(event.peer, event.have, now, event.zone)
         if parent is None:
             return [ev.Drop(event.peer, self.parents.blocked.get(event.peer, "enough parents"))]
         parent.have.grow(picker.count)
@@ -206,12 +212,15 @@ class Download:
 
     def _ask_no_more(self, index: int) -> list[ev.Order]:
         """It is leased to us now: whoever was asked for it need not send it."""
+        return self._unask(index, tuple(self._picker.requested.get(index, ())), "leased meanwhile")
+
+    def _unask(self, index: int, peers: Iterable[PeerId], why: str) -> list[ev.Order]:
         orders: list[ev.Order] = []
-        for peer in tuple(self._picker.requested.get(index, ())):
+        for peer in peers:
             parent = self.parents.joined.get(peer)
             if parent is not None:
                 parent.in_flight.pop(index, None)
-            self._picker.release(index, peer, "leased meanwhile")
+            self._picker.release(index, peer, why)
             orders.append(ev.CancelPieces(peer, (index,)))
         return orders
 
@@ -228,6 +237,35 @@ class Download:
     def _condemned(self, event: ev.PeerCondemned, now: float) -> list[ev.Order]:
         return self._condemn(event.peer, event.words)
 
+    # --- borders of our zone
+
+    def _bring_granted(self, event: ev.BringGranted, now: float) -> list[ev.Order]:
+        info = event.info
+        if self.picker is None:
+            return []
+        extent = range(info.first, min(info.first + info.count, self.picker.count))
+        unheld = [index for index in extent if index not in self.picker.held]
+        if not unheld:
+            return [ev.ReportBring(event.scope, info.lease, Outcome.DONE)]
+        self.borders.granted(event.scope, info, unheld, now)
+        return []
+
+    def _bring_revoked(self, event: ev.BringRevoked, now: float) -> list[ev.Order]:
+        orders: list[ev.Order] = []
+        for index in self.borders.revoked(event.scope, event.lease):
+            orders += self._not_over(event.scope, index)
+        return orders
+
+    def _scope_kept(self, event: ev.ScopeKept, now: float) -> list[ev.Order]:
+        self.borders.ask_again(event.scope)
+        return []
+
+    def _not_over(self, scope: str, index: int) -> list[ev.Order]:
+        """Nobody beyond that border is to send the piece any more."""
+        peers = self._picker.requested.get(index, ())
+        joined = self.parents.joined
+        return self._unask(index, [x for x in peers if joined[x].border == scope], "not to bring")
+
     # --- what follows from them
 
     @property
@@ -240,7 +278,7 @@ class Download:
         self._picker.grow(min(count, self._picker.count + GROW_MAX, PIECE_COUNT_MAX))
 
     def _hold(self, index: PieceIndex, source: str) -> list[ev.Order]:
-        orders: list[ev.Order] = [ev.Announce(index)]
+        orders: list[ev.Order] = [ev.Announce(index), *self.borders.held(index)]
         for peer in self._picker.hold(index, source):
             parent = self.parents.joined.get(peer)
             if parent is not None and parent.in_flight.pop(index, None) is not None:
@@ -276,7 +314,10 @@ class Download:
         orders: list[ev.Order] = [
             ev.Connect(entry.peer, entry.addresses) for entry in self.parents.to_connect(now)
         ]
-        orders += self._fill(now)
+        length = self.version.piece_length_bytes
+        orders += self._requests.fill(self._picker, length, now)
+        if self.borders:
+            orders += self.borders.demands(self._picker.wanted, self.parents, length, now)
         return orders + self._ask_leases()
 
     def _all_held(self) -> bool:
@@ -288,55 +329,6 @@ class Download:
             return []
         self._told_all_held = True
         return [*self._ask_leases(), ev.AllHeld()]
-
-    def _fill(self, now: float) -> list[ev.Order]:
-        """Requests for every parent with room, the emptiest first."""
-        assert self.version is not None
-        length = self.version.piece_length_bytes
-        in_flight = sum(len(parent.in_flight) for parent in self.parents)
-        left = IN_FLIGHT_MAX_BYTES // length - in_flight
-        orders: list[ev.Order] = []
-        for parent in sorted(self.parents, key=lambda p: len(p.in_flight)):
-            room = parent.room(length, now)
-            floor = max(0, WINDOW_MIN - len(parent.in_flight))
-            room = min(room, max(left, floor))
-            picked = self._picks(parent, room, now) if room else []
-            for index in picked:
-                self._picker.request(index, parent.peer)
-                parent.in_flight[index] = now
-            if picked:
-                orders.append(ev.RequestPieces(parent.peer, tuple(picked)))
-                left -= len(picked)
-        return orders
-
-    def _picks(self, parent: Parent, room: int, now: float) -> list[int]:
-        picked = self._picker.pick(parent.have, room)
-        if picked or not self._endgame():
-            return picked
-        late = [
-            index
-            for index, peers in self._picker.requested.items()
-            if parent.peer not in peers
-            and index in parent.have
-            and now - self._asked_at(index, peers) >= self._overdue_s(peers)
-        ]
-        self._rng.shuffle(late)
-        return late[: min(room, WINDOW_MIN)]
-
-    def _asked_at(self, index: int, peers: set[PeerId]) -> float:
-        times = [self.parents.joined[p].in_flight.get(index) for p in peers]
-        return max((at for at in times if at is not None), default=0.0)
-
-    def _overdue_s(self, peers: set[PeerId]) -> float:
-        """Twice as long as what is in flight there should take, at least ENDGAME_AFTER_S."""
-        assert self.version is not None
-        length = self.version.piece_length_bytes
-        asked = [self.parents.joined[peer] for peer in peers]
-        owed_s = [len(p.in_flight) * length / p.rate_bytes_s for p in asked if p.rate_bytes_s]
-        return max(ENDGAME_AFTER_S, 2.0 * min(owed_s, default=0.0))
-
-    def _endgame(self) -> bool:
-        return self.picker is not None and not self.picker.wanted and bool(self.picker.requested)
 
     def _ask_leases(self) -> list[ev.Order]:
         """Standing demand, as long as anything is not held: whoever was asked may fail."""
@@ -390,4 +382,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.LeaseOver: Download._lease_over,
     ev.PieceRead: Download._read,
     ev.PeerCondemned: Download._condemned,
+    ev.BringGranted: Download._bring_granted,
+    ev.BringRevoked: Download._bring_revoked,
+    ev.ScopeKept: Download._scope_kept,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peerd.ids import PeerId, PieceIndex
-from peerd.link.messages import LeaseInfo, RosterPeer
+from peerd.link.messages import LeaseInfo, Outcome, RosterPeer
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 
@@ -37,10 +37,11 @@ class PeersNamed:
 
 @dataclass(frozen=True)
 class ParentJoined:
-    """A link stands, and the peer said what it has."""
+    """A link stands, and the peer said where it is and what it has."""
 
     peer: PeerId
     have: PieceSet
+    zone: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,33 @@ class PeerCondemned:
     words: str
 
 
+@dataclass(frozen=True)
+class BringGranted:
+    """The keeper of a scope lets us bring these pieces into it, or gives more time."""
+
+    scope: str
+    info: LeaseInfo
+
+
+@dataclass(frozen=True)
+class BringRevoked:
+    """It wants that lease back."""
+
+    scope: str
+    lease: int
+
+
+@dataclass(frozen=True)
+class ScopeKept:
+    """The keeper of a scope was found, or another one: it has to be told what we want."""
+
+    scope: str
+
+
 Event = (
     VersionOpened | LengthKnown | PeersNamed | ParentJoined | ParentHas | ParentActive | ParentGone
     | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver | PieceRead
-    | PeerCondemned
+    | PeerCondemned | BringGranted | BringRevoked | ScopeKept
 )  # fmt: skip
 
 
@@ -155,6 +179,24 @@ class AskLeases:
     """Tell the keeper how many leases we want to hold."""
 
     room: int
+
+
+@dataclass(frozen=True)
+class AskBring:
+    """Tell the scope's keeper how many leases to bring we want to hold, and what we see."""
+
+    scope: str
+    room: int
+    seen: PieceSet
+
+
+@dataclass(frozen=True)
+class ReportBring:
+    """Tell the scope's keeper how a lease to bring stands."""
+
+    scope: str
+    lease: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -194,6 +236,6 @@ class AllHeld:
 
 
 Order = (
-    Connect | RequestPieces | CancelPieces | AskLeases | StartRead | Announce | Drop | Complain
-    | AllHeld
+    Connect | RequestPieces | CancelPieces | AskLeases | AskBring | ReportBring | StartRead
+    | Announce | Drop | Complain | AllHeld
 )  # fmt: skip

@@ -68,7 +68,7 @@ class Mates:
             return
         have = bitmap(join.version, join.have)
         self.greet(peer)
-        self._run.post(ev.ParentJoined(peer, have))
+        self._run.post(ev.ParentJoined(peer, have, join.zone))
 
     def link_down(self, peer: PeerId) -> None:
         self._greeted.discard(peer)
@@ -81,7 +81,7 @@ class Mates:
         stored = self._run.stored
         if stored is not None and peer not in self._greeted:
             self._greeted.add(peer)
-            self.send(peer, msg.Join(stored.info, stored.held.to_bytes()))
+            self.send(peer, msg.Join(stored.info, stored.held.to_bytes(), self._near.zone))
 
     def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
         stored = self._run.stored
@@ -111,7 +111,7 @@ class Mates:
                 for index in indices:
                     if index < have.count:
                         have.add(index)
-                self._early[peer] = msg.Join(join.version, have.to_bytes())
+                self._early[peer] = msg.Join(join.version, have.to_bytes(), join.zone)
             case msg.Depart():
                 del self._early[peer]
 

@@ -46,7 +46,8 @@ class TaskMember(ABC):
     def __init__(self, task: TaskId, ask: Ask, near: Surroundings) -> None:
         self.task, self.ask, self._near = task, ask, near
         self.own, self.store = near.key.peer_id, near.store
-        self.core = Download(near.key.peer_id, near.rng)
+        self.scope = ""
+        self.core = Download(near.key.peer_id, near.rng, near.zone if is_shared(ask) else "")
         self.stored: StoredVersion | None = None
         self.tally = Tally()
         self.state = "finding the keeper"

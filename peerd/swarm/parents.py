@@ -13,9 +13,15 @@ from typing import Final
 from peerd.ids import PeerId
 from peerd.link.messages import RosterPeer
 from peerd.pieces import PieceSet
+from peerd.zones import border
 
 PARENTS_MAX: Final = 20
 """Links a swarm (design.md, section 4.5); about 10 are within 1.1 of the optimum."""
+FAR_PARENTS_MAX: Final = 4
+"""… of which so many lead over a border of our zone, where near ones are enough: one slow link is
+filled by few, and four still find most of what the others have. Guess."""
+NEAR_PARENTS_ENOUGH: Final = 8
+"""With fewer near ones than this, as many more far ones. Guess."""
 WINDOW_S: Final = 0.05
 """Requests in flight cover at least this long at the parent's rate: the group commit of 20 ms on
 both sides and what a busy event loop adds. Guess."""
@@ -46,10 +52,12 @@ class Parent:
     """One joined peer. Rates in bytes per second, None before the first piece.
 
     `delay_s`: the shortest lately from request to arrival, the part that no window can shorten.
+    `border`: the widest scope of ours that its bytes enter; None: it is on our side of all.
     """
 
     peer: PeerId
     have: PieceSet
+    border: str | None = None
     in_flight: dict[int, float] = field(default_factory=dict)
     rate_bytes_s: float | None = None
     delay_s: float = WINDOW_S
@@ -104,8 +112,8 @@ class Parent:
 class Parents:
     """Joined parents, those being connected to, those known, and those blocked, with why."""
 
-    def __init__(self, own: PeerId) -> None:
-        self._own = own
+    def __init__(self, own: PeerId, zone: str = "") -> None:
+        self._own, self._zone = own, zone
         self.joined: dict[PeerId, Parent] = {}
         self.connecting: set[PeerId] = set()
         self.known: dict[PeerId, RosterPeer] = {}
@@ -125,7 +133,10 @@ class Parents:
                 self.known[entry.peer] = entry
 
     def to_connect(self, now: float) -> list[RosterPeer]:
-        """Whom to dial now, holders of much first, so that at most 20 links stand."""
+        """Whom to dial now, so that at most 20 links stand: our zone first, then holders of much.
+
+        Few links lead over a border as long as our side of it can fill the others.
+        """
         room = PARENTS_MAX - len(self.joined) - len(self.connecting)
         if room <= 0:
             return []
@@ -138,12 +149,40 @@ class Parents:
             and now >= self._unreachable.get(peer, (0, 0.0))[1]
         ]
         idle.sort(key=lambda entry: (not entry.complete, not entry.seed, -entry.held))
-        chosen = idle[:room]
+        near = [entry for entry in idle if self.border(entry.zone) is None]
+        far = [entry for entry in idle if self.border(entry.zone) is not None]
+        if self._zone:
+            far.sort(key=lambda entry: -len(self.border(entry.zone) or ""))  # The nearest border.
+        reserved = max(0, min(FAR_PARENTS_MAX - self._far(), len(far)))
+        chosen = near[: max(0, room - reserved)]
+        chosen += far[: max(0, min(room - len(chosen), self._far_room(len(chosen))))]
         self.connecting.update(entry.peer for entry in chosen)
         return chosen
 
-    def join(self, peer: PeerId, have: PieceSet, now: float) -> Parent | None:
-        """None if it is blocked, or there are enough."""
+    def border(self, zone: str) -> str | None:
+        """The widest scope of ours that bytes from that zone enter."""
+        return border(self._zone, zone) if self._zone else None
+
+    def _far_room(self, near_chosen: int) -> int:
+        """Links over borders that may be added: a few, and what our side leaves free."""
+        if not self._zone:
+            return 0
+        far = self._far()
+        near = len(self.joined) + len(self.connecting) - far + near_chosen
+        return max(FAR_PARENTS_MAX, PARENTS_MAX - max(near, NEAR_PARENTS_ENOUGH)) - far
+
+    def _far(self) -> int:
+        known = self.known
+        dialled = sum(1 for x in self.connecting if x in known and self.border(known[x].zone))
+        return dialled + sum(1 for parent in self if parent.border is not None)
+
+    def nearing(self) -> bool:
+        """Whether somebody on our side of all borders is being connected to."""
+        known = self.known
+        return any(x in known and self.border(known[x].zone) is None for x in self.connecting)
+
+    def join(self, peer: PeerId, have: PieceSet, now: float, zone: str = "") -> Parent | None:
+        """None if it is blocked, or there are enough. `zone` is what it says of itself."""
         self.connecting.discard(peer)
         if peer in self.blocked or (
             peer not in self.joined and len(self.joined) >= 2 * PARENTS_MAX
@@ -152,7 +191,7 @@ class Parents:
         self._unreachable.pop(peer, None)
         parent = self.joined.get(peer)
         if parent is None:
-            parent = self.joined[peer] = Parent(peer, have.copy(), active_at=now)
+            parent = self.joined[peer] = Parent(peer, have.copy(), self.border(zone), active_at=now)
             parent.paused_until = self._stalled.get(peer, (0, 0.0))[1]
         else:
             parent.have = have.copy()

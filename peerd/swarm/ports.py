@@ -189,6 +189,10 @@ class Keepers(Protocol):
         """No more business in it; the keeper is told if one is known."""
         ...
 
+    def let_be(self, task: TaskId) -> None:
+        """Nothing more is wanted there, but what its keeper heard that we hold is still true."""
+        ...
+
     def tell(self, task: TaskId, message: Message) -> bool:
         """To the task's keeper; False where none is known now (it is told all on enrolling)."""
         ...

@@ -30,6 +30,7 @@ from peerd.swarm.mates import Mates
 from peerd.swarm.member import TaskMember
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.reading import LeasedRead
+from peerd.swarm.scopes import Scopes
 from peerd.swarm.surroundings import Surroundings
 from peerd.swarm.whole import WholeDigest
 from peerd.task import Ask, is_shared
@@ -47,6 +48,7 @@ class TaskRun(TaskMember):
     def __init__(self, task: TaskId, ask: Ask, near: Surroundings) -> None:
         super().__init__(task, ask, near)
         self.mates = Mates(self, near)
+        self.scopes = Scopes(self, near.keepers, near.zone if is_shared(ask) else "")
 
     # --- the life of a run
 
@@ -70,6 +72,7 @@ class TaskRun(TaskMember):
             if not self.finished.is_set():
                 self.fail(Cancelled("the download was ended before it was complete"))
             self._withdraw()
+            self.scopes.leave()
 
     def _withdraw(self) -> None:
         """What was asked for and has not come is wanted no more; its parts are forgotten."""
@@ -99,6 +102,7 @@ class TaskRun(TaskMember):
         self.note("complete")
         if is_shared(self.ask):
             self._near.keepers.holds(self.stored.info)
+        self.scopes.complete()
         self.finished.set()
 
     def age_s(self) -> float:
@@ -181,6 +185,8 @@ class TaskRun(TaskMember):
             self.whole = WholeDigest(stored, self._near.offload)
             self._spawn(self.whole.run)
         self.post(ev.VersionOpened(stored.info, stored.held))
+        if not stored.held.complete():
+            self.scopes.enrol(stored)
         self.mates.version_opened()
 
     # --- pieces from peers
@@ -258,6 +264,10 @@ class TaskRun(TaskMember):
                 self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
             case ev.AskLeases(room=room):
                 self.ask_leases(room)
+            case ev.AskBring():
+                self.scopes.ask(order)
+            case ev.ReportBring():
+                self.scopes.report(order)
             case ev.StartRead(info=info, indices=indices):
                 self._spawn(self._read, info, indices)
             case ev.Announce(index=index):
@@ -314,6 +324,7 @@ class TaskRun(TaskMember):
             if self.stored is not None and self.stored.held != told:
                 told = self.stored.held
                 self.tell_keeper(msg.Progress(self.task, self.stored.info.version, told.to_bytes()))
+                self.scopes.progress()
 
 
 def _store_error(error: Exception) -> PeerdError:

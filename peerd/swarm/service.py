@@ -62,7 +62,7 @@ class PartialHolder:
     """A member of the swarm that wants nothing (more) but has some pieces."""
 
     def __init__(self, ask: Ask, stored: StoredVersion) -> None:
-        self.task = stored.info.task
+        self.task, self.scope = stored.info.task, ""
         self._ask, self._stored = ask, stored
 
     def enrolment(self) -> EnrolState:
@@ -239,7 +239,8 @@ class SwarmService:
         now, answered = trio.current_time(), self._joined.setdefault(peer, {})
         if now - answered.get(stored.info.version, -JOIN_AGAIN_S) >= JOIN_AGAIN_S:
             answered[stored.info.version] = now
-            self._tell(peer, msg.Join(stored.info, stored.held.to_bytes()))
+            held = stored.held.to_bytes()
+            self._tell(peer, msg.Join(stored.info, held, self.near.zone))
 
     def _tell(self, peer: PeerId, message: Message) -> None:
         try:

@@ -21,7 +21,7 @@ class Offload(Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The neighbours of all downloads. `wall_clock` gives seconds since 1970."""
+    """The neighbours of all downloads, and the zone they are in. `wall_clock`: since 1970."""
 
     key: SigningKey
     store: PieceStore
@@ -33,6 +33,7 @@ class Surroundings:
     wall_clock: Callable[[], float]
     fresh_s: float
     offload: Offload
+    zone: str = ""
 
 
 @dataclass

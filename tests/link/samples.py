@@ -5,6 +5,7 @@ from __future__ import annotations
 from peerd.ids import LeaseId, PeerId, PieceIndex, TaskId
 from peerd.link.messages import (
     Access,
+    BringAsk,
     Cancel,
     Complaint,
     Depart,
@@ -85,6 +86,7 @@ SAMPLES: tuple[Message, ...] = (
     Verdict(TASK, 3, VERSION, PEER, "its digest is wrong"),
     Unreadable(TASK, 3, "origin-not-found", "404"),
     Dispute(TASK, 3, VERSION, (MADE,)),
+    BringAsk(TASK, 3, 4, bytes(3)),
     Doubted(TASK, 3, VERSION, "it does not fit on the disk"),
     Complaint(TASK, 3, PEER, "it stalls"),
     Withdraw(TASK),
@@ -92,7 +94,7 @@ SAMPLES: tuple[Message, ...] = (
     Enlist(TASK, SPEC),
     Probe(TASK),
     KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,)),
-    Join(INFO, bytes(3)),
+    Join(INFO, bytes(3), "eu/fra"),
     Have(VERSION, (1, 2, 3)),
     Request(VERSION, (1, 2, 3)),
     Cancel(VERSION, (1,)),

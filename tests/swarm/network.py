@@ -6,7 +6,7 @@ all its links at once. Runs under trio's autojump clock.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from peerd.store.memory import MemoryStore
 from peerd.swarm.incoming import Inbound
 from peerd.swarm.service import SwarmService
 from peerd.swarm.surroundings import Surroundings
+from peerd.zones import scopes, within
 
 LATENCY_S = 0.002
 FRAME_BYTES = 64 * 1024
@@ -39,6 +40,7 @@ class Net:
         self.origin, self.nursery, self.rng = origin, nursery, Random(seed)
         self.nodes: dict[PeerId, Node] = {}
         self.cut: set[PeerId] = set()
+        self.entered_bytes: Counter[str] = Counter()
 
     async def add(
         self,
@@ -46,15 +48,22 @@ class Net:
         seed: bool = False,
         origin: MemoryOrigin | None = None,
         capacity_bytes: int | None = None,
+        zone: str = "",
     ) -> Node:
         """`origin`: what this node finds at the origin, where that is not what all others find."""
         key = SigningKey(self.rng.randbytes(32))
-        node = Node(self, key, seed, origin or self.origin, MemoryStore(capacity_bytes))
+        node = Node(self, key, seed, origin or self.origin, MemoryStore(capacity_bytes), zone)
         self.nodes[node.own] = node
         await node.start()
         for each in self.nodes.values():
             each.members.changed()
         return node
+
+    def entered(self, zone: str, into: str, size_bytes: int) -> None:
+        """Piece bytes went from one zone into another: counted for each scope they entered."""
+        for scope in scopes(into):
+            if not within(zone, scope):
+                self.entered_bytes[scope] += size_bytes
 
     def kill(self, node: Node) -> None:
         """Like kill -9: it stops, and its links break."""
@@ -159,6 +168,7 @@ class MemoryLinks:
             other = self._net.nodes[peer]
             part = memoryview(data)[offset : offset + FRAME_BYTES]
             made = attestation if offset == 0 else None
+            self._net.entered(self._node.member.zone, other.member.zone, len(part))
             outcome = other.swarm.chunk_arrived(
                 self._node.own, version, index, size_bytes, offset, made, part
             )
@@ -187,19 +197,25 @@ class Node:
     """One peer: keepers and swarm over the net."""
 
     def __init__(
-        self, net: Net, key: SigningKey, seed: bool, origin: MemoryOrigin, store: MemoryStore
+        self,
+        net: Net,
+        key: SigningKey,
+        seed: bool,
+        origin: MemoryOrigin,
+        store: MemoryStore,
+        zone: str = "",
     ) -> None:
         self.net, self.key, self.own = net, key, key.peer_id
-        self.member = Member(self.own, ("memory:1",), "", seed, False, "")
+        self.member = Member(self.own, ("memory:1",), zone, seed, False, "")
         self.store = store
         self.links = MemoryLinks(net, self)
         self.members = View(net, self.own)
         self.keepers = KeeperService(
-            self.own, self.members, self.links, net.rng, zone="", seed=seed, fresh_s=60.0
+            self.own, self.members, self.links, net.rng, zone=zone, seed=seed, fresh_s=60.0
         )
         near = Surroundings(
             key, self.store, origin, self.links, self.keepers, Inbound(), net.rng,
-            trio.current_time, 60.0, inline,
+            trio.current_time, 60.0, inline, zone,
         )  # fmt: skip
         self.swarm = SwarmService(near, key.seed, seed=seed)
         self.scope = trio.CancelScope()

@@ -14,9 +14,10 @@ from peerd.link.messages import LeaseInfo, LeaseKind, RosterPeer
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
-from peerd.swarm.download import ENDGAME_AFTER_S, LEASES_WANTED, Download
+from peerd.swarm.download import LEASES_WANTED, Download
 from peerd.swarm.parents import STALL_S
 from peerd.swarm.picker import IllegalStep, Picker, PieceState
+from peerd.swarm.requests import ENDGAME_AFTER_S
 from peerd.units import KIB
 
 OWN, ANN, BOB = PeerId("own"), PeerId("ann"), PeerId("bob")

@@ -39,7 +39,7 @@ class Links:
 
 def early() -> tuple[Run, Mates]:
     run = Run()
-    near: Any = SimpleNamespace(links=Links(), inbound=None)
+    near: Any = SimpleNamespace(links=Links(), inbound=None, zone="")
     return run, Mates(run, near)
 
 

@@ -1,0 +1,152 @@
+"""The keeper of a scope grants each piece to one bringer, and takes it back when it is late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link import messages as m
+from peerd.scheduler.keeper_events import MembersChanged
+from peerd.zones import seat_id
+from tests.scheduler.desk import Desk
+from tests.scheduler.world import key, member, version_of
+
+PIECES = 16
+SCOPE = "eu"
+
+
+class Border(Desk):
+    """The core keeps scope `eu` of one version; `far` peers are elsewhere."""
+
+    def __init__(
+        self, near: Iterable[int] = (1, 2, 3), far: Iterable[int] = (7, 8), rng_seed: int = 1
+    ) -> None:
+        self.info = version_of(key(7), PIECES)
+        self.near, self.far = list(near), list(far)
+        super().__init__(self.near, rng_seed=rng_seed)
+        self.task = seat_id(self.info.version, SCOPE)
+        self.own = self.rank(self.near)[0]
+        self.core.own = self.id(self.own)
+
+    def members(self, numbers: Iterable[int], synced: bool = True) -> None:
+        live = [member(n, zone="eu/ams") for n in self.near]
+        live += [member(n, zone="us") for n in self.far]
+        self.event(MembersChanged(tuple(live), synced))
+
+    def join(self, number: int, *, zone: str = "eu/ams", have: int = 0, scope: str = SCOPE) -> None:
+        bitmap = have.to_bytes(2, "little")
+        self.hear(
+            number,
+            m.Enrol(self.task, None, (), (), 0, True, m.Access.UNKNOWN, zone, False, self.info,
+                    bitmap, (), scope),
+        )  # fmt: skip
+
+    def wants(self, number: int, seen: int, room: int = 4) -> None:
+        self.hear(number, m.BringAsk(self.task, 1, room, seen.to_bytes(2, "little")))
+
+    def told(self, number: int, lease: int, outcome: m.Outcome) -> None:
+        self.hear(number, m.LeaseReport(self.task, 1, lease, outcome, (), "", ""))
+
+    def brought(self, number: int) -> list[m.LeaseInfo]:
+        return [x.info for x in self.grants(number) if x.info.kind is m.LeaseKind.BRING]
+
+    def open(self) -> Border:
+        for number in self.near:
+            self.join(number)
+            self.later(1.0)  # Whoever ranks next was asked whether it keeps it.
+        return self
+
+
+def test_no_two_bring_the_same_piece() -> None:
+    desk = Border().open()
+    for number in desk.near:
+        desk.wants(number, 0xFFFF, room=16)
+    pieces = [info.first for number in desk.near for info in desk.brought(number)]
+    assert sorted(pieces) == list(range(PIECES))
+    assert {info.count for number in desk.near for info in desk.brought(number)} == {1}
+
+
+def test_only_what_was_seen_and_is_not_held_is_granted() -> None:
+    desk = Border()
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b0111)
+    assert sorted(info.first for info in desk.brought(2)) == [1, 2]
+
+
+def test_what_was_brought_is_held_and_the_rest_goes_to_another() -> None:
+    desk = Border().open()
+    desk.wants(1, 0b11, room=2)
+    done, failed = desk.brought(1)
+    desk.told(1, done.lease, m.Outcome.DONE)
+    desk.told(1, failed.lease, m.Outcome.RETURNED)
+    desk.wants(2, 0b11)
+    assert [info.first for info in desk.brought(2)] == [failed.first]
+
+
+def test_a_bringer_that_is_late_loses_its_right() -> None:
+    desk = Border().open()
+    desk.wants(1, 0b1)
+    desk.wants(2, 0b1)
+    assert not desk.brought(2)
+    desk.later(desk.core.config.lease_default_s + 1.0)
+    assert [info.first for info in desk.brought(2)] == [0]
+    assert desk.to(1, m.LeaseRevoked)
+
+
+def test_a_renewed_lease_lives_on() -> None:
+    desk = Border().open()
+    desk.wants(1, 0b1)
+    for _ in range(4):
+        desk.later(2.0)
+        desk.told(1, desk.brought(1)[0].lease, m.Outcome.PROGRESS)
+    desk.wants(2, 0b1)
+    desk.later(1.0)
+    assert not desk.brought(2)
+
+
+def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> None:
+    desk = Border()
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b1)
+    assert not desk.brought(2)
+    desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [0]
+
+
+def test_a_keeper_that_follows_knows_what_is_being_brought() -> None:
+    desk = Border().open()
+    desk.wants(1, 0b1)
+    lease = desk.brought(1)[0]
+    after = Border(near=(1, 2), rng_seed=2)
+    after.join(2)
+    after.hear(
+        1,
+        m.Enrol(after.task, None, (), (), 1, True, m.Access.UNKNOWN, "eu/ams", False, after.info,
+                bytes(2), (lease,), SCOPE),
+    )  # fmt: skip
+    after.later(2.0)
+    after.wants(2, 0b11)
+    assert [info.first for info in after.brought(2)] == [1]
+
+
+@pytest.mark.parametrize(("zone", "scope"), [("us", "eu"), ("eu/ams", "us"), ("eu/ams", "eu/ams")])
+def test_who_does_not_lie_in_the_scope_is_refused(zone: str, scope: str) -> None:
+    desk = Border()
+    with pytest.raises(RemoteProtocolError):
+        desk.join(1, zone=zone, scope=scope)
+
+
+def test_only_members_of_the_scope_rank_for_its_seat() -> None:
+    """Far peers, whatever their weight, are neither asked nor told."""
+    desk = Border(far=range(7, 40)).open()
+    desk.wants(1, 0b1)
+    desk.later(5.0)
+    near: set[PeerId] = {desk.id(number) for number in desk.near}
+    assert {send.peer for send in desk.sent} <= near
