@@ -4,12 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo lint test test-e2e test-fresh test-clients fuzz bench chaos soak setup
+.PHONY: demo lint test test-e2e test-fresh test-clients fuzz bench chaos soak setup setup-lab
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt tools/setup.sh
 	PYTHON=$(PYTHON) sh tools/setup.sh
+
+setup-lab: .venv/.lab-ready
+
+.venv/.lab-ready: pyproject.toml constraints.txt tools/setup.sh
+	PYTHON=$(PYTHON) sh tools/setup.sh lab
 
 demo: setup ## an origin and five peers on this machine, 256 MiB to all of them at once
 	$(BIN)/peerd demo --peers 5 --size 256MiB
