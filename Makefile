@@ -37,8 +37,10 @@ test-fresh: ## a bare Debian 12 in a chroot: make test and make demo from a fres
 fuzz: setup ## a million inputs for each decoder
 	PEERD_FUZZ_EXAMPLES=1000000 $(PYTEST) tests/fuzz --timeout 0
 
-bench: setup
+bench: setup-lab ## the link, then a short swarm in the network lab (root); docs/lab.md has the long ones
 	$(BIN)/python -m tools.bench link
+	$(BIN)/python -m tools.bench swarm --peers 8 --rate 50mbit --size 64MiB --repeat 1 \
+	    --against curl,libtorrent,aria2
 
 test-clients chaos soak: ## not there yet: these come with the gateway and the lab
 	@echo "make $@: not there yet, see docs/acceptance.md" >&2; exit 1
