@@ -4,12 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo lint test test-e2e test-fresh test-clients fuzz bench chaos soak setup
+.PHONY: demo lint test test-e2e test-fresh test-clients fuzz bench chaos soak setup setup-lab
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt tools/setup.sh
 	PYTHON=$(PYTHON) sh tools/setup.sh
+
+setup-lab: .venv/.lab-ready
+
+.venv/.lab-ready: pyproject.toml constraints.txt tools/setup.sh
+	PYTHON=$(PYTHON) sh tools/setup.sh lab
 
 demo: setup ## an origin and five peers on this machine, 256 MiB to all of them at once
 	$(BIN)/peerd demo --peers 5 --size 256MiB
@@ -32,8 +37,10 @@ test-fresh: ## a bare Debian 12 in a chroot: make test and make demo from a fres
 fuzz: setup ## a million inputs for each decoder
 	PEERD_FUZZ_EXAMPLES=1000000 $(PYTEST) tests/fuzz --timeout 0
 
-bench: setup
+bench: setup-lab ## the link, then a short swarm in the network lab (root); docs/lab.md has the long ones
 	$(BIN)/python -m tools.bench link
+	$(BIN)/python -m tools.bench swarm --peers 8 --rate 50mbit --size 64MiB --repeat 1 \
+	    --against curl,libtorrent,aria2
 
 test-clients chaos soak: ## not there yet: these come with the gateway and the lab
 	@echo "make $@: not there yet, see docs/acceptance.md" >&2; exit 1

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Makes .venv with the locked dependencies and peerd itself, from nothing but Debian's packages.
 # libp2p's pinned fastecdsa has no wheel: it needs a C compiler, Python's headers and GMP's.
+# `setup.sh lab` also installs what the network lab and the benchmarks in it run: Debian's packages
+# (as root) and the extra "lab". Tests that need them are skipped, and say so, where they are missing.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -23,11 +25,20 @@ if [ -z "$missing" ] || command -v cc >/dev/null 2>&1; then
 else
     missing="$missing python3-dev libgmp-dev"
 fi
+extras=dev
+if [ "${1:-}" = lab ]; then
+    extras=dev,lab
+    for pair in ip:iproute2 nft:nftables ping:iputils-ping nginx:nginx-light aria2c:aria2 curl:curl; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 ||
+            missing="$missing ${pair##*:}"
+    done
+fi
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         echo "installing$missing"
         apt-get update -q
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+        # RUNLEVEL: Debian starts nginx as a service otherwise, which nobody asked for.
+        RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
     else
         echo "missing:$missing" >&2
         echo "type: sudo apt-get install -y$missing" >&2
@@ -40,7 +51,8 @@ fi
 PIP_CONSTRAINT="$PWD/constraints.txt"
 export PIP_CONSTRAINT PIP_DISABLE_PIP_VERSION_CHECK=1
 .venv/bin/python -m pip install -q --upgrade pip setuptools wheel
-.venv/bin/python -m pip install -q -e '.[dev]'
+.venv/bin/python -m pip install -q -e ".[$extras]"
 # libp2p pulls in trio-typing, whose stubs are of a much older trio and hide trio's own types.
 rm -rf .venv/lib/python3*/site-packages/trio-stubs
 touch .venv/.ready
+[ "$extras" = dev ] || touch .venv/.lab-ready
