@@ -1,0 +1,87 @@
+"""`python -m tools.sim list`, `… run SCENARIO`: the real cores, many peers, one process.
+
+Always: the JSON object is the last line of stdout, what is for people comes before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from peerd.errors import UsageError
+from tools.sim.report import result, table
+from tools.sim.scenario import Scenario, load, names
+from tools.sim.trace import Trace
+from tools.sim.world import World
+
+HASH_SEED = "0"
+"""Sets of peer ids are walked in some cores; their order follows Python's hash seed."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.sim", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the scenarios that are known by name")
+    run = commands.add_parser("run", help="run one; example: run flash-crowd --peers 64 --seed 1")
+    run.add_argument("scenario", help="a name, or the path of a file")
+    run.add_argument("--peers", type=int, help="instead of the scenario's own number")
+    run.add_argument("--seed", type=int, default=1)
+    run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                     help="another value for a field, as in peers.up_mbit_s=1000")  # fmt: skip
+    run.add_argument("--trace", metavar="FILE", help="write what came to pass, line by line")
+    run.add_argument("--json", action="store_true")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "list":
+        for name in names():
+            sys.stdout.write(f"{name:16} {load(name).description}\n")
+        return 0
+    try:
+        return _run(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    changes = dict(_change(text) for text in arguments.set)
+    if arguments.peers is not None:
+        changes["peers.count"] = str(arguments.peers)
+    scenario = load(arguments.scenario, changes)
+    row = simulate(scenario, arguments.seed, arguments.trace)
+    sys.stdout.write(table(arguments.scenario, row) + "\n")
+    if arguments.json:
+        sys.stdout.write(json.dumps(row) + "\n")
+    return 0
+
+
+def _change(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write FIELD=VALUE")
+    return key, value
+
+
+def simulate(scenario: Scenario, seed: int, trace_file: str | None = None) -> dict[str, Any]:
+    """One run from begin to end."""
+    with ExitStack() as stack:
+        out = None
+        if trace_file is not None:
+            out = stack.enter_context(open(trace_file, "w", encoding="utf-8"))  # noqa: SIM115
+        gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
+        begin_s = time.process_time()
+        world = World(scenario, seed, Trace(out))
+        world.run()
+        return result(world, time.process_time() - begin_s)
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
+        environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+        os.execve(sys.executable, [sys.executable, "-m", "tools.sim", *sys.argv[1:]], environment)
+    sys.exit(main(sys.argv[1:]))

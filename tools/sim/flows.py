@@ -1,0 +1,133 @@
+"""How bytes travel: shared uplinks, and pipes that they run through.
+
+Always: the flows of one Uplink share its rate evenly at every moment (processor sharing, by a
+virtual time: each step costs O(log flows)); the blocks of one flow go one after the other; a Pipe
+never passes more bytes in a time than its rate allows, in the order in which they came.
+
+The model's known errors: a flow that is held up further on still takes its share of the uplink
+(no back pressure but the window of requests); a Pipe is first come, first served, and starts on a
+block while it is still being sent; no slow start, no loss, no headers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Protocol
+
+from tools.sim.clock import Clock, Timer
+
+
+class Flow(Protocol):
+    """Who sends blocks one after the other through an uplink."""
+
+    flow_end: float
+    flowing: bool
+
+    def block_sent(self) -> int:
+        """The block in hand is sent; returns the size of the next one in bytes, 0 for none."""
+        ...
+
+
+class Uplink:
+    """One sender's rate, shared by its flows."""
+
+    __slots__ = (
+        "_active", "_clock", "_heap", "_seq", "_timer", "_updated_at", "_virtual",
+        "rate_bytes_s", "sent_bytes",
+    )  # fmt: skip
+
+    def __init__(self, clock: Clock, rate_bytes_s: float) -> None:
+        self._clock = clock
+        self.rate_bytes_s = rate_bytes_s
+        self.sent_bytes = 0
+        self._virtual = 0.0  # Bytes that a flow that was always there would have sent.
+        self._updated_at = clock.now
+        self._active = 0
+        self._heap: list[tuple[float, int, Flow]] = []
+        self._seq = 0
+        self._timer = Timer(clock, self._due)
+
+    def start(self, flow: Flow, size_bytes: int) -> None:
+        """`flow` has something to send again."""
+        assert not flow.flowing and size_bytes > 0
+        self._advance()
+        flow.flowing = True
+        self._active += 1
+        self._push(flow, self._virtual + size_bytes, size_bytes)
+        self._arm()
+
+    def stop(self, flow: Flow) -> None:
+        """Its block in hand is given up."""
+        if flow.flowing:
+            self._advance()
+            flow.flowing = False
+            self._active -= 1
+            self._arm()
+
+    def set_rate(self, rate_bytes_s: float) -> None:
+        self._advance()
+        self.rate_bytes_s = rate_bytes_s
+        self._arm()
+
+    def _push(self, flow: Flow, end: float, size_bytes: int) -> None:
+        flow.flow_end = end
+        self._seq += 1
+        self.sent_bytes += size_bytes
+        heapq.heappush(self._heap, (end, self._seq, flow))
+
+    def _advance(self) -> None:
+        now = self._clock.now
+        if self._active:
+            self._virtual += (now - self._updated_at) * self.rate_bytes_s / self._active
+        self._updated_at = now
+
+    def _arm(self) -> None:
+        heap = self._heap
+        while heap and not (heap[0][2].flowing and heap[0][2].flow_end == heap[0][0]):
+            heapq.heappop(heap)
+        if heap and self.rate_bytes_s > 0:
+            left = max(0.0, heap[0][0] - self._virtual)
+            self._timer.set(self._clock.now + left * self._active / self.rate_bytes_s)
+        else:
+            self._timer.set(float("inf"))
+
+    def _due(self) -> None:
+        self._advance()
+        heap = self._heap
+        limit = self._virtual + 1e-3  # A thousandth of a byte: what floats lose.
+        while heap and heap[0][0] <= limit:
+            end, _, flow = heapq.heappop(heap)
+            if not flow.flowing or flow.flow_end != end:
+                continue
+            size_bytes = flow.block_sent()
+            if not flow.flowing:
+                continue  # Stopped by what followed from it.
+            if size_bytes:
+                self._push(flow, end + size_bytes, size_bytes)
+            else:
+                flow.flowing = False
+                self._active -= 1
+        self._arm()
+
+
+class Pipe:
+    """A downlink, or a link between zones: blocks in the order they came, at one rate."""
+
+    __slots__ = ("carried_bytes", "free_at", "rate_bytes_s")
+
+    def __init__(self, rate_bytes_s: float) -> None:
+        self.rate_bytes_s = rate_bytes_s
+        self.free_at = 0.0
+        self.carried_bytes = 0
+
+    def through(self, size_bytes: int, sent_at: float) -> float:
+        """When a block is through whose last byte comes at `sent_at`."""
+        took = size_bytes / self.rate_bytes_s
+        start = sent_at - took
+        if start < self.free_at:
+            start = self.free_at
+        self.free_at = start + took
+        self.carried_bytes += size_bytes
+        return self.free_at
+
+

@@ -1,0 +1,213 @@
+"""The shell around a peer's keeper core and seeker, as scheduler/service.py is with trio.
+
+Always: the cores decide; what a keeper says reaches the download only if the seeker accepts it;
+what is sent to oneself arrives like any other message, a step later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId, TaskId
+from peerd.link import messages as msg
+from peerd.link.messages import Message
+from peerd.manifest import VersionInfo
+from peerd.scheduler import keeper_events as kept
+from peerd.scheduler import seeker as sought
+from peerd.scheduler.holdings import Directory
+from peerd.scheduler.keeper import KeeperCore
+from peerd.scheduler.ports import Member
+from peerd.scheduler.seeker import Seeker
+from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S, SwarmMember
+from tools.sim.clock import Timer
+
+if TYPE_CHECKING:
+    from tools.sim.peer import SimPeer
+
+SLACK_S = 0.001
+"""A core that is due at once is called that much later (scheduler/service.py)."""
+
+
+class Keeping:
+    """Both sides of keeping on one peer."""
+
+    def __init__(self, peer: SimPeer) -> None:
+        self._peer, self._world = peer, peer.world
+        self.core = KeeperCore(peer.own, peer.rng, kept.KeeperConfig())
+        self._directory = Directory(peer.own, peer.zone, peer.seed)
+        self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
+        self._owed: dict[TaskId, deque[Message]] = {}
+        self._outbox: dict[PeerId, list[Message]] = {}
+        self._registering = False
+        self._core_timer = Timer(peer.world.clock, peer.guarded(self._core_due))
+        self._seek_timer = Timer(peer.world.clock, peer.guarded(self.seek_time))
+        self._live: tuple[Member, ...] = ()
+        self._synced = False
+
+    # --- for the download (swarm.ports.Keepers)
+
+    def join(self, member: SwarmMember) -> None:
+        seeker = Seeker(self._peer.own, member.task)
+        self._seekers[member.task] = (member, seeker)
+        self._seek(member.task, sought.MembersNow(self._live, self._synced))
+        self._seek(member.task, sought.Begin())
+
+    def leave(self, task: TaskId) -> None:
+        self.tell(task, msg.Withdraw(task))
+        self._seekers.pop(task, None)
+        self._owed.pop(task, None)
+
+    def tell(self, task: TaskId, message: Message) -> bool:
+        found = self._seekers.get(task)
+        if found is None:
+            return False
+        if found[1].keeper is None:
+            if isinstance(message, OWED):
+                self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
+            return False
+        self._send(found[1].keeper, message)
+        return True
+
+    def term(self, task: TaskId) -> int:
+        found = self._seekers.get(task)
+        return found[1].term if found else 0
+
+    def holds(self, version: VersionInfo) -> None:
+        self._seekers.pop(version.task, None)
+        self._owed.pop(version.task, None)
+        self._directory.hold(version)
+        self._register_soon()
+
+    # --- what links and membership bring
+
+    def heard(self, peer: PeerId, message: Message) -> None:
+        if isinstance(message, sought.FROM_KEEPER):
+            self._from_keeper(peer, message)
+        else:
+            self._keep(kept.MessageFrom(peer, message))
+
+    def _from_keeper(self, peer: PeerId, message: Message) -> None:
+        task: TaskId = message.task  # type: ignore[union-attr]
+        found = self._seekers.get(task)
+        if found is None:
+            if isinstance(message, msg.LeaseGrant):
+                back = msg.LeaseReport(
+                    task, message.term, message.info.lease, msg.Outcome.RETURNED, (), "", ""
+                )
+                self._send(peer, back)
+            return
+        member, seeker = found
+        self._seek(task, sought.Heard(peer, message))
+        if seeker.accepts(peer, message) and task in self._seekers:
+            member.keeper_says(message)
+
+    def link_down(self, peer: PeerId) -> None:
+        self._keep(kept.LinkLost(peer))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.Unreachable(peer))
+
+    def members_changed(self, live: tuple[Member, ...], synced: bool) -> None:
+        if live is self._live and synced == self._synced:
+            return
+        if self._directory.tasks():
+            for gone in {x.peer for x in self._live} - {x.peer for x in live}:
+                self._directory.lost(gone)
+        self._live, self._synced = live, synced
+        self._keep(kept.MembersChanged(live, synced))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.MembersNow(live, synced))
+        self._register_soon()
+
+    def _undelivered(self, peer: PeerId) -> None:
+        self._peer.views.unreachable(peer)
+        self._directory.lost(peer)
+        self._keep(kept.Undelivered(peer))
+        for task in tuple(self._seekers):
+            self._seek(task, sought.Unreachable(peer))
+
+    # --- carrying out
+
+    def _keep(self, event: kept.Event) -> None:
+        try:
+            orders: Sequence[kept.Order] = self.core.handle(event, self._world.clock.now)
+        except RemoteProtocolError as error:
+            self._world.protocol_error(self._peer, error)
+            orders = self.core.expire(self._world.clock.now)
+        for order in orders:
+            self._send(order.peer, order.message)
+        self._core_timer.set(max(self.core.deadline(), self._world.clock.now + SLACK_S))
+
+    def _core_due(self) -> None:
+        now = self._world.clock.now
+        if self.core.deadline() <= now:
+            for order in self.core.expire(now):
+                self._send(order.peer, order.message)
+        self._core_timer.set(max(self.core.deadline(), now + SLACK_S))
+
+    def _seek(self, task: TaskId, event: sought.Event) -> None:
+        found = self._seekers.get(task)
+        if found is not None:
+            self._follow(*found, found[1].handle(event, self._world.clock.now))
+
+    def seek_time(self) -> None:
+        """Also called with every tick of the download, which may have begun to wait."""
+        now = self._world.clock.now
+        for member, seeker in tuple(self._seekers.values()):
+            seeker.handle(sought.Waiting(member.waiting()), now)
+            if seeker.deadline() <= now:
+                self._follow(member, seeker, seeker.expire(now))
+            self._seek_timer.set(max(seeker.deadline(), now + SLACK_S))
+
+    def _follow(self, member: SwarmMember, seeker: Seeker, orders: Iterable[sought.Order]) -> None:
+        for order in orders:
+            match order:
+                case sought.EnrolAt():
+                    self._enrol(member, order)
+                case sought.Settled(peer=peer, term=term):
+                    member.keeper_found(peer, term)
+                    for message in self._owed.pop(member.task, ()):
+                        self._send(peer, message)
+                case sought.Unsettled():
+                    pass
+        self._seek_timer.set(max(seeker.deadline(), self._world.clock.now + SLACK_S))
+
+    def _enrol(self, member: SwarmMember, at: sought.EnrolAt) -> None:
+        state = member.enrolment()
+        enrol = msg.Enrol(
+            task=member.task, spec=state.spec, candidates=at.candidates,
+            unreachable=at.unreachable, prior_term=at.prior_term, wants=state.wants,
+            access=state.access, zone=self._peer.zone, seed=self._peer.seed,
+            version=state.version, have=state.have, leases=state.leases,
+        )  # fmt: skip
+        self._send(at.peer, enrol)
+
+    def _send(self, to: PeerId, message: Message) -> None:
+        """At once where a link stands, else a dial first (scheduler/outbox.py)."""
+        waiting = self._outbox.get(to)
+        if waiting is not None:
+            waiting.append(message)
+        elif not self._world.network.send(self._peer, to, message):
+            self._outbox[to] = [message]
+            self._world.network.dial(self._peer, to, lambda up: self._dialled(to, up))
+
+    def _dialled(self, to: PeerId, up: bool) -> None:
+        waiting = self._outbox.pop(to)
+        if up:
+            for message in waiting:
+                self._world.network.send(self._peer, to, message)
+        else:
+            self._undelivered(to)
+
+    def _register_soon(self) -> None:
+        if not self._registering and self._directory.tasks():
+            self._registering = True
+            self._world.clock.after(REGISTER_S, self._peer.guarded(self._register))
+
+    def _register(self) -> None:
+        self._registering = False
+        if self._synced:
+            for peer, holdings in self._directory.due(member.peer for member in self._live):
+                self._send(peer, holdings)

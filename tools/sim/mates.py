@@ -1,0 +1,134 @@
+"""The other peers of one download's swarm, as swarm/mates.py keeps them.
+
+Always: a peer is told Join once for each link and version; every HAVE after it goes to everybody
+who was told Join, in one message for what came within 5 ms.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peerd.errors import RemoteProtocolError
+from peerd.ids import PeerId
+from peerd.link import messages as msg
+from peerd.link.messages import Message
+from peerd.manifest import VersionInfo
+from peerd.pieces import PieceSet
+from peerd.swarm import events as ev
+from peerd.swarm.mates import EARLY_JOINS_MAX, HAVE_COALESCE_S, JOIN_WAIT_S
+
+if TYPE_CHECKING:
+    from tools.sim.running import Run
+
+
+class Mates:
+    """Whom one download greeted, and what is to be said to them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._peer = run, run.peer
+        self._greeted: dict[PeerId, None] = {}
+        self._early: dict[PeerId, msg.Join] = {}
+        self._fresh: list[int] = []
+
+    def version_opened(self) -> None:
+        self._greeted.clear()
+        early, self._early = self._early, {}
+        for peer, join in early.items():
+            self.joined(peer, join)
+
+    def joined(self, peer: PeerId, join: msg.Join) -> None:
+        version = self._peer.store.version
+        if version is None or join.version.version != version.version:
+            if len(self._early) < EARLY_JOINS_MAX:
+                self._early[peer] = join
+            return
+        self._run.world.verified(join.version)
+        have = bitmap(join.version, join.have)
+        self.greet(peer)
+        self._run.post(ev.ParentJoined(peer, have))
+
+    def link_down(self, peer: PeerId) -> None:
+        self._greeted.pop(peer, None)
+        self._early.pop(peer, None)
+        parents = self._run.core.parents
+        if peer in parents.joined or peer in parents.connecting:
+            self._run.post(ev.ParentGone(peer))
+
+    def greet(self, peer: PeerId) -> None:
+        store = self._peer.store
+        if store.version is not None and peer not in self._greeted:
+            self._greeted[peer] = None
+            self.send(peer, msg.Join(store.version, store.held.to_bytes()))
+
+    def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+        version = self._peer.store.version
+        if version is None or message.version != version.version:
+            self._says_early(peer, message)
+            return
+        match message:
+            case msg.Have(indices=indices):
+                self._run.post(ev.ParentHas(peer, indices))
+            case msg.Reject(indices=indices):
+                self._run.post(ev.PieceRejected(peer, indices))
+            case msg.Depart():
+                self._greeted.pop(peer, None)
+                self._run.post(ev.ParentGone(peer))
+
+    def _says_early(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+        join = self._early.get(peer)
+        if join is None or join.version.version != message.version:
+            return
+        if isinstance(message, msg.Have):
+            have = bitmap(join.version, join.have)
+            for index in message.indices:
+                have.add(index)
+            self._early[peer] = msg.Join(join.version, have.to_bytes())
+        elif isinstance(message, msg.Depart):
+            del self._early[peer]
+
+    def send(self, peer: PeerId, message: Message) -> None:
+        if not self._peer.send(peer, message) and peer in self._run.core.parents.joined:
+            self._run.post(ev.ParentGone(peer))
+
+    def connect(self, peer: PeerId) -> None:
+        """Opens a link and greets; ParentGone unless the peer joins."""
+
+        def dialled(up: bool) -> None:
+            if self._run.finished:
+                return
+            if not up:
+                self._run.post(ev.ParentGone(peer))
+                return
+            self.greet(peer)
+            self._run.world.clock.after(JOIN_WAIT_S, self._peer.guarded(self._waited), peer)
+
+        self._run.world.network.dial(self._peer, peer, dialled)
+
+    def _waited(self, peer: PeerId) -> None:
+        if peer in self._run.core.parents.connecting:
+            self._greeted.pop(peer, None)
+            self._run.post(ev.ParentGone(peer))
+
+    def announce(self, index: int) -> None:
+        if not self._fresh:
+            self._run.world.clock.after(HAVE_COALESCE_S, self._peer.guarded(self.flush))
+        self._fresh.append(index)
+
+    def flush(self) -> None:
+        """Say now what was gathered."""
+        version = self._peer.store.version
+        if self._fresh and version is not None and not self._run.finished:
+            message = msg.Have(version.version, tuple(sorted(self._fresh)))
+            lacking = self._run.world.network.have(self._peer, self._greeted, message)
+            for peer in lacking:
+                if peer in self._run.core.parents.joined:
+                    self._run.post(ev.ParentGone(peer))
+        self._fresh = []
+
+
+def bitmap(info: VersionInfo, data: bytes) -> PieceSet:
+    """RemoteProtocolError if it does not fit."""
+    try:
+        return PieceSet.from_bytes(data, info.piece_count or 0)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error

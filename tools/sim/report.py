@@ -1,0 +1,104 @@
+"""What a run came to, as ratios to what is physically possible.
+
+Always: a time over the bound is of the peers that finished; `failed` counts all others. Origin
+bytes are body bytes that left the origin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.sim.clock import START_S
+from tools.sim.peer import SimPeer
+from tools.sim.scenario import BYTES_PER_MBIT
+from tools.sim.world import World
+
+
+def group_bound_s(world: World) -> float:
+    """max(F/u_origin, F/d_min, N·F/(u_origin + Σu)), and F through a zone's link where one is."""
+    scenario, size = world.scenario, world.length_bytes
+    count = scenario.peers.count
+    origin = scenario.origin.up_mbit_s * BYTES_PER_MBIT
+    bounds = [size / origin, size / world.down_bytes_s]
+    bounds.append(count * size / (origin + count * world.up_bytes_s))
+    if scenario.network.zone_mbit_s is not None:
+        bounds.append(size / (scenario.network.zone_mbit_s * BYTES_PER_MBIT))
+    return max(bounds)
+
+
+def own_bound_s(world: World, peer: SimPeer) -> float:
+    """Of one that comes when others have it, or nobody: F/min(d, what can be sent to it)."""
+    assert peer.wants_at is not None
+    holders = sum(
+        1 for p in world.peers if p.done_at is not None and p.done_at <= peer.wants_at
+    )
+    origin = world.scenario.origin.up_mbit_s * BYTES_PER_MBIT
+    available = origin + holders * world.up_bytes_s
+    return world.length_bytes / min(world.down_bytes_s, available)
+
+
+def times_over_bound(world: World) -> list[float]:
+    """Of each peer that finished, sorted. A crowd's clock starts with its first peer."""
+    done = [p for p in world.peers if p.done_at is not None and p.wants_at is not None]
+    if world.scenario.arrivals.kind == "flash":
+        bound, begin = group_bound_s(world), min((p.wants_at or 0.0 for p in done), default=0.0)
+        return sorted(((p.done_at or 0.0) - begin) / bound for p in done)
+    return sorted(
+        ((p.done_at or 0.0) - (p.wants_at or 0.0)) / own_bound_s(world, p) for p in done
+    )
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Of sorted values; 0.0 of none."""
+    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
+
+
+def result(world: World, cpu_s: float) -> dict[str, Any]:
+    """The keys of design.md, section 11, and some more."""
+    times, size = times_over_bound(world), world.length_bytes
+    peers, seconds = world.peers, max(1e-9, world.clock.now - START_S)
+    entered = {zone: pipe.carried_bytes / size for zone, pipe in world.network.into.items()}
+    control = sum(peer.sent_control_bytes for peer in peers)
+    return {
+        "time_over_bound": {
+            "p50": round(quantile(times, 0.5), 4),
+            "p99": round(quantile(times, 0.99), 4),
+            "max": round(times[-1], 4) if times else 0.0,
+        },
+        "origin_copies": round(world.origin.sent_bytes / size, 4),
+        "zone_copies": round(max(entered.values()), 4) if len(entered) > 1 else 0.0,
+        "zones": {zone: round(copies, 4) for zone, copies in entered.items() if zone},
+        "wasted_bytes": sum(peer.wasted_bytes for peer in peers),
+        "control_bytes_per_peer_s": round(control / len(peers) / seconds, 1),
+        "gossip_bytes_per_peer_s": 0.0,
+        "failed": len(peers) - len(times),
+        "wrong_held": world.wrong_held,
+        "protocol_errors": world.errors,
+        "peers": len(peers),
+        "seed": world.seed,
+        "bound_s": round(group_bound_s(world), 3),
+        "seconds": round(seconds, 3),
+        "peer_cpu_share_max": round(max(peer.cpu_s for peer in peers) / seconds, 4),
+        "steps": world.clock.steps,
+        "cpu_s": round(cpu_s, 2),
+        "trace": world.trace.digest(),
+    }
+
+
+def table(name: str, row: dict[str, Any]) -> str:
+    """For people."""
+    times = row["time_over_bound"]
+    lines = [
+        f"{name}: {row['peers']} peers, seed {row['seed']}",
+        f"  time over the bound of {row['bound_s']} s   p50 {times['p50']}   "
+        f"p99 {times['p99']}   max {times['max']}",
+        f"  copies from the origin {row['origin_copies']}   into a zone {row['zone_copies']}",
+        f"  wasted {row['wasted_bytes']} bytes   failed {row['failed']}   "
+        f"wrong pieces held {row['wrong_held']}   protocol errors {len(row['protocol_errors'])}",
+        f"  control {row['control_bytes_per_peer_s']} B/s a peer   "
+        f"gossip {row['gossip_bytes_per_peer_s']} B/s a peer",
+        f"  {row['seconds']} s in {row['cpu_s']} s of CPU, {row['steps']} steps; "
+        f"trace {row['trace'][:12]}",
+    ]
+    lines += [f"  protocol error: {line}" for line in row["protocol_errors"][:5]]
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""A scenario: who is there, over what network, and what happens to them; read from TOML.
+
+Always: what `load` returns has every field within its bounds, or it raised UsageError with the
+file's name and the field at fault. Rates are megabits per second, as people say them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from peerd.errors import UsageError
+from peerd.units import parse_size
+
+FOLDER: Final = Path(__file__).parent / "scenarios"
+"""The scenarios that are known by name."""
+BYTES_PER_MBIT: Final = 125_000
+
+Rate = Annotated[float, Meta(gt=0, le=1e6)]
+Seconds = Annotated[float, Meta(ge=0, le=1e6)]
+Millis = Annotated[float, Meta(ge=0, le=10_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=100_000)]
+
+
+class Peers(Struct, frozen=True, forbid_unknown_fields=True):
+    """`seeds` of them stay to read origins and serve."""
+
+    count: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    up_mbit_s: Rate = 100.0
+    down_mbit_s: Rate = 100.0
+    seeds: Count = 0
+
+
+class Origin(Struct, frozen=True, forbid_unknown_fields=True):
+    """`zone`: where it stands; "": outside of all."""
+
+    up_mbit_s: Rate = 100.0
+    latency_ms: Millis = 1.0
+    zone: str = ""
+
+
+class Network(Struct, frozen=True, forbid_unknown_fields=True):
+    """One way latencies. `zones` equal parts; `zone_mbit_s` into and out of each."""
+
+    latency_ms: Millis = 0.2
+    zones: Annotated[int, Meta(ge=1, le=64)] = 1
+    zone_latency_ms: Millis = 10.0
+    zone_mbit_s: Rate | None = None
+
+
+class Arrivals(Struct, frozen=True, forbid_unknown_fields=True):
+    """flash: at random within the time; staggered: evenly; poisson: with that mean rate."""
+
+    kind: Literal["flash", "staggered", "poisson"] = "flash"
+    within_s: Seconds = 1.0
+
+
+class Membership(Struct, frozen=True, forbid_unknown_fields=True):
+    """`booting` of the peers have no membership at first, and get it within `booting_s`.
+
+    Newcomers are known to each other peer within `spread_s`.
+    """
+
+    booting: Share = 0.0
+    booting_s: Seconds = 5.0
+    spread_s: Seconds = 1.0
+
+
+class Costs(Struct, frozen=True, forbid_unknown_fields=True):
+    """CPU of one core, as measured (design.md, section 5: 45 µs a request and its answer)."""
+
+    charged: bool = True
+    message_us: Annotated[float, Meta(ge=0, le=1e5)] = 22.5
+    handshake_ms: Millis = 1.6
+
+
+class Happening(Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that happens, at a time after the start or once so much is held by all together.
+
+    `who`: numbers, or the keeper, a random peer, one that reads, the seeds. Killed peers come back
+    after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition.
+    """
+
+    do: Literal["kill", "partition", "heal", "slow", "silence", "wake", "lie", "misread"]
+    at_s: Seconds | None = None
+    at_progress: Share | None = None
+    who: Literal["keeper", "random", "reader", "seeds"] | list[Count] = "random"
+    restart_after_s: Seconds | None = None
+    times: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    every_s: Seconds = 1.0
+    groups: Annotated[int, Meta(ge=2, le=16)] = 2
+    factor: Annotated[float, Meta(gt=0, le=1)] = 0.01
+
+
+class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything but the seed."""
+
+    description: str
+    size: str = "64MiB"
+    digest: bool = True
+    limit_s: Seconds = 7200.0
+    peers: Peers = Peers()
+    origin: Origin = Origin()
+    network: Network = Network()
+    arrivals: Arrivals = Arrivals()
+    membership: Membership = Membership()
+    costs: Costs = Costs()
+    events: list[Happening] = []
+
+    @property
+    def size_bytes(self) -> int:
+        return parse_size(self.size)
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str, changes: dict[str, str] | None = None) -> Scenario:
+    """A scenario by its name or path; `changes` are `part.field` and the TOML value for it."""
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(names())
+        raise UsageError(f"no scenario {name!r}: {error.strerror}; known are {known}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    for key, value in (changes or {}).items():
+        _set(table, key, value)
+    try:
+        scenario = msgspec.convert(table, Scenario)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from error
+    _check(scenario, path)
+    return scenario
+
+
+def _set(table: dict[str, Any], key: str, value: str) -> None:
+    *parts, last = key.split(".")
+    for part in parts:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{key}: {part} has no fields")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
+def _check(scenario: Scenario, path: Path) -> None:
+    """What the types cannot say."""
+    try:
+        parse_size(scenario.size)
+    except ValueError as error:
+        raise UsageError(f"{path}: size: {error}") from error
+    if scenario.peers.seeds > scenario.peers.count:
+        raise UsageError(f"{path}: more seeds than peers")
+    zones = zone_names(scenario)
+    if scenario.origin.zone and scenario.origin.zone not in zones:
+        raise UsageError(f"{path}: the origin's zone is none of {', '.join(zones)}")
+    for number, happening in enumerate(scenario.events):
+        place = f"{path}: events[{number}]"
+        if (happening.at_s is None) == (happening.at_progress is None):
+            raise UsageError(f"{place}: say either at_s or at_progress")
+        if isinstance(happening.who, list):
+            beyond = [each for each in happening.who if each >= scenario.peers.count]
+            if beyond:
+                raise UsageError(f"{place}: there is no peer {beyond[0]}")
+
+
+def zone_names(scenario: Scenario) -> list[str]:
+    count = scenario.network.zones
+    return [""] if count == 1 else [f"zone-{number}" for number in range(count)]
