@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peerd.errors import RemoteProtocolError
-from peerd.ids import PeerId
+from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
@@ -60,31 +60,28 @@ class Mates:
             self._greeted[peer] = None
             self.send(peer, msg.Join(store.version, store.held.to_bytes()))
 
-    def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
-        version = self._peer.store.version
-        if version is None or message.version != version.version:
-            self._says_early(peer, message)
+    def has(self, version: VersionId, have: ev.ParentHas) -> None:
+        here = self._peer.store.version
+        if here is not None and version == here.version:
+            self._run.post(have)
             return
-        match message:
-            case msg.Have(indices=indices):
-                self._run.post(ev.ParentHas(peer, indices))
-            case msg.Reject(indices=indices):
-                self._run.post(ev.PieceRejected(peer, indices))
-            case msg.Depart():
-                self._greeted.pop(peer, None)
-                self._run.post(ev.ParentGone(peer))
+        join = self._early.get(have.peer)
+        if join is not None and join.version.version == version:
+            pieces = bitmap(join.version, join.have)
+            for index in have.indices:
+                pieces.add(index)
+            self._early[have.peer] = msg.Join(join.version, pieces.to_bytes())
 
-    def _says_early(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
-        join = self._early.get(peer)
-        if join is None or join.version.version != message.version:
-            return
-        if isinstance(message, msg.Have):
-            have = bitmap(join.version, join.have)
-            for index in message.indices:
-                have.add(index)
-            self._early[peer] = msg.Join(join.version, have.to_bytes())
-        elif isinstance(message, msg.Depart):
-            del self._early[peer]
+    def says(self, peer: PeerId, message: msg.Reject | msg.Depart) -> None:
+        here = self._peer.store.version
+        if here is None or message.version != here.version:
+            if isinstance(message, msg.Depart):
+                self._early.pop(peer, None)
+        elif isinstance(message, msg.Reject):
+            self._run.post(ev.PieceRejected(peer, message.indices))
+        else:
+            self._greeted.pop(peer, None)
+            self._run.post(ev.ParentGone(peer))
 
     def send(self, peer: PeerId, message: Message) -> None:
         if not self._peer.send(peer, message) and peer in self._run.core.parents.joined:
@@ -118,8 +115,9 @@ class Mates:
         """Say now what was gathered."""
         version = self._peer.store.version
         if self._fresh and version is not None and not self._run.finished:
-            message = msg.Have(version.version, tuple(sorted(self._fresh)))
-            lacking = self._run.world.network.have(self._peer, self._greeted, message)
+            have = ev.ParentHas(self._peer.own, tuple(sorted(self._fresh)))
+            network = self._run.world.network
+            lacking = network.have(self._peer, self._greeted, version.version, have)
             for peer in lacking:
                 if peer in self._run.core.parents.joined:
                     self._run.post(ev.ParentGone(peer))

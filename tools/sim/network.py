@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from peerd.ids import PeerId
+from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.link.dialler import DIAL_MAX_S
 from peerd.link.link import LinkLimits
 from peerd.link.messages import Message, encode_message
+from peerd.swarm.events import ParentHas
 from tools.sim.clock import Clock
 from tools.sim.flows import Pipe
 from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
@@ -66,7 +67,7 @@ class Network:
         rate = (network.zone_mbit_s or 1e9) * BYTES_PER_MBIT
         self.into = {zone: Pipe(rate) for zone in zone_names(scenario)}
         self.out_of = {zone: Pipe(rate) for zone in zone_names(scenario)}
-        self._dialling: dict[tuple[int, int], list[Callable[[bool], None]]] = {}
+        self._dialling: dict[tuple[int, int, int], list[Callable[[bool], None]]] = {}
 
     def latency_s(self, one: SimPeer, two: SimPeer) -> float:
         return self._near_s if one.zone == two.zone else self._far_s
@@ -83,7 +84,7 @@ class Network:
             then(True)
             return
         other = self.peers[to]
-        key = (peer.number, other.number)
+        key = (peer.number, peer.boot, other.number)
         if key in self._dialling:
             self._dialling[key].append(then)
             return
@@ -100,7 +101,7 @@ class Network:
         self.clock.after(lasts_s, self._dialled, peer, peer.boot, other)
 
     def _dialled(self, peer: SimPeer, boot: int, other: SimPeer) -> None:
-        waiting = self._dialling.pop((peer.number, other.number))
+        waiting = self._dialling.pop((peer.number, boot, other.number))
         if not peer.alive or peer.boot != boot:
             return
         up = other.own in peer.links
@@ -154,38 +155,41 @@ class Network:
             else:
                 other.hear(other.boot, peer.own, message)
 
-    def have(self, peer: SimPeer, to: Iterable[PeerId], message: msg.Have) -> list[PeerId]:
+    def have(
+        self, peer: SimPeer, to: Iterable[PeerId], version: VersionId, have: ParentHas
+    ) -> list[PeerId]:
         """HAVE to many at once: one step for each latency. Returns those without a link.
 
-        The bulk of all messages, so what every receiver gets is one shared object.
+        The bulk of all messages: every receiver gets the same object, already in its core's words.
         """
         lacking, near, far = [], [], []
         links, clock = peer.links, self.clock
-        size_bytes = size_of(message)
+        size_bytes = FRAME_BYTES + VERSION_BYTES + INDEX_BYTES * len(have.indices)
         for each in to:
             link = links.get(each)
             if link is None or not link.up:
                 lacking.append(each)
                 continue
             peer.sent_control_bytes += size_bytes
-            other = link.other(peer)
-            if link.held or (self.side and self.cut(peer, other)):
-                link.held.append((self._have, ([(link, other)], peer, message)))
+            if link.held or (self.side and self.cut(link.one, link.two)):
+                link.held.append((self._have, ([link], peer, version, have)))
             else:
-                (near if link.latency_s == self._near_s else far).append((link, other))
+                (near if link.latency_s == self._near_s else far).append(link)
         for links_of, latency_s in ((near, self._near_s), (far, self._far_s)):
             if links_of:
-                clock.after(latency_s, self._have, links_of, peer, message)
+                clock.after(latency_s, self._have, links_of, peer, version, have)
         return lacking
 
     def _have(
-        self, links: list[tuple[Link, SimPeer]], peer: SimPeer, message: msg.Have
+        self, links: list[Link], peer: SimPeer, version: VersionId, have: ParentHas
     ) -> None:
-        own, message_s = peer.own, self.message_s
-        for link, other in links:
-            if link.up and other.alive:
-                other.cpu_s += message_s
-                other.hear_have(own, message)
+        message_s = self.message_s
+        for link in links:
+            if link.up:
+                other = link.two if link.one is peer else link.one
+                if other.alive:
+                    other.cpu_s += message_s
+                    other.hear_have(version, have)
 
     # --- partitions
 

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from peerd.gossip.membership import UNREACHABLE_FIRST_S, UNREACHABLE_MAX_S
-from peerd.ids import PeerId
+from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Message
 from peerd.manifest import Attestation, VersionInfo
@@ -75,7 +75,7 @@ class SimPeer:
         self.error = ""
         self.killed = 0
         self.alive = self.silent = False
-        self.lies = self.misreads = False
+        self.lies = self.misreads = self.troubled = False
         self.boot = 0
         self.cpu_s = 0.0
         self.sent_control_bytes = 0
@@ -112,6 +112,7 @@ class SimPeer:
     def kill(self) -> None:
         self.alive = False
         self.killed += 1
+        self.troubled = True
         self.serving.stop()
         if self.run is not None:
             self.run.stop()
@@ -189,13 +190,13 @@ class SimPeer:
             assert handler is not None, f"{type(message).__name__} has no handler in the simulator"
             handler(self, peer, message)
 
-    def hear_have(self, peer: PeerId, message: msg.Have) -> None:
+    def hear_have(self, version: VersionId, have: ev.ParentHas) -> None:
         """The bulk of all that is heard."""
         run = self.run
         if self.silent:
-            self.backlog.append((self.hear_have, (peer, message)))
+            self.backlog.append((self.hear_have, (version, have)))
         elif run is not None and not run.finished:
-            run.mates.says(peer, message)
+            run.mates.has(version, have)
 
     def _join(self, peer: PeerId, message: msg.Join) -> None:
         run, store = self.run, self.store
@@ -250,10 +251,9 @@ _SWARM: Final[dict[type, Callable[[SimPeer, PeerId, Any], None]]] = {
     msg.Cancel: SimPeer._cancelled,
     msg.Reject: SimPeer._says,
     msg.Depart: SimPeer._says,
-    msg.Have: SimPeer.hear_have,
     msg.Enlist: SimPeer._enlist,
 }
-"""What the swarm hears (swarm/service.py)."""
+"""What the swarm hears (swarm/service.py), but for HAVE (`hear_have`)."""
 
 
 class View:

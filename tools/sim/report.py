@@ -37,9 +37,14 @@ def own_bound_s(world: World, peer: SimPeer) -> float:
     return world.length_bytes / min(world.down_bytes_s, available)
 
 
-def times_over_bound(world: World) -> list[float]:
-    """Of each peer that finished, sorted. A crowd's clock starts with its first peer."""
+def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
+    """Of each peer that finished, sorted. A crowd's clock starts with its first peer.
+
+    `untroubled`: only of those that nothing befell.
+    """
     done = [p for p in world.peers if p.done_at is not None and p.wants_at is not None]
+    if untroubled:
+        done = [peer for peer in done if not peer.troubled]
     if world.scenario.arrivals.kind == "flash":
         bound, begin = group_bound_s(world), min((p.wants_at or 0.0 for p in done), default=0.0)
         return sorted(((p.done_at or 0.0) - begin) / bound for p in done)
@@ -56,6 +61,7 @@ def quantile(values: list[float], share: float) -> float:
 def result(world: World, cpu_s: float) -> dict[str, Any]:
     """The keys of design.md, section 11, and some more."""
     times, size = times_over_bound(world), world.length_bytes
+    survivors = times_over_bound(world, untroubled=True)
     peers, seconds = world.peers, max(1e-9, world.clock.now - START_S)
     entered = {zone: pipe.carried_bytes / size for zone, pipe in world.network.into.items()}
     control = sum(peer.sent_control_bytes for peer in peers)
@@ -65,6 +71,7 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
             "p99": round(quantile(times, 0.99), 4),
             "max": round(times[-1], 4) if times else 0.0,
         },
+        "survivors_max": round(survivors[-1], 4) if survivors else 0.0,
         "origin_copies": round(world.origin.sent_bytes / size, 4),
         "zone_copies": round(max(entered.values()), 4) if len(entered) > 1 else 0.0,
         "zones": {zone: round(copies, 4) for zone, copies in entered.items() if zone},
@@ -91,7 +98,7 @@ def table(name: str, row: dict[str, Any]) -> str:
     lines = [
         f"{name}: {row['peers']} peers, seed {row['seed']}",
         f"  time over the bound of {row['bound_s']} s   p50 {times['p50']}   "
-        f"p99 {times['p99']}   max {times['max']}",
+        f"p99 {times['p99']}   max {times['max']}   untroubled {row['survivors_max']}",
         f"  copies from the origin {row['origin_copies']}   into a zone {row['zone_copies']}",
         f"  wasted {row['wasted_bytes']} bytes   failed {row['failed']}   "
         f"wrong pieces held {row['wrong_held']}   protocol errors {len(row['protocol_errors'])}",

@@ -253,11 +253,13 @@ class Run:
         """Hand an event to the core, and do what it orders; orders may post again."""
         if self.finished:
             return
-        self._pending.append(event)
         if self._draining:
+            self._pending.append(event)
             return
         self._draining = True
         now = self.world.clock.now
+        for order in self.core.handle(event, now):
+            self._carry_out(order)
         while self._pending:
             for order in self.core.handle(self._pending.popleft(), now):
                 self._carry_out(order)

@@ -20,6 +20,7 @@ from peerd.signing import SigningKey
 from peerd.task import Ask, TaskSpec, task_id
 from tools.sim.clock import START_S, Clock
 from tools.sim.flows import Uplink
+from tools.sim.happenings import Happenings
 from tools.sim.network import Network
 from tools.sim.peer import SimPeer
 from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
@@ -29,6 +30,9 @@ DIGEST: Final = "sha256:" + "ab" * 32
 FULL_VIEWS_MAX: Final = 2_000
 """Larger groups: who cannot become keeper sees only the first in order and itself, for memory."""
 VIEW_CUT: Final = 32
+RESYNC_S: Final = 1.0
+"""From the start of a daemon to its first full sync: some dials of 250 ms (reference in
+docs/measurements.md: ready within three seconds)."""
 ERRORS_MAX: Final = 100
 
 
@@ -56,6 +60,7 @@ class World:
         self._live: tuple[Member, ...] = ()
         self._cut: tuple[Member, ...] = ()
         self._may_keep: set[PeerId] = set()
+        self.happenings = Happenings(self)
         self._people()
         first = self.peers[0]
         self.nobody = Attestation("0" * 64, 0, bytes(32), first.own, bytes(64))  # type: ignore[arg-type]
@@ -138,6 +143,8 @@ class World:
         peer.store.held.add(index)
         peer.store.made[index] = made
         self.pieces_held += 1
+        if self.pieces_held >= self.happenings.next_pieces:
+            self.happenings.progressed(self.pieces_held)
         source = "origin" if sender is None else self.network.peers[sender].number
         self.trace.note(self.clock.now, peer.number, "holds", index, source)
 
@@ -177,12 +184,25 @@ class World:
         for peer in self.peers:
             if peer in booting:
                 self.clock.after(self.rng.random() * membership.booting_s, self._booted, peer)
+        self.happenings.begin()
         for peer, at_s in zip(self.peers, self._arrivals(), strict=True):
             self.clock.after(at_s, peer.get)
 
     def _booted(self, peer: SimPeer) -> None:
         peer.views.synced = True
         self.know([peer], spread_s=self.scenario.membership.spread_s)
+        peer.views.refresh()
+
+    def restart(self, peer: SimPeer) -> None:
+        """On the same store; it has a membership again after a sync."""
+        peer.start(synced=False)
+        self.clock.after(RESYNC_S * (0.5 + self.rng.random()), peer.guarded(self._resynced), peer)
+        if peer.wants_at is not None:
+            peer.get()
+
+    @staticmethod
+    def _resynced(peer: SimPeer) -> None:
+        peer.views.synced = True
         peer.views.refresh()
 
     def _arrivals(self) -> list[float]:
