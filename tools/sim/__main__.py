@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from peerd.errors import UsageError
+from tools.sim.compare import difference, run_at
 from tools.sim.report import result, table
-from tools.sim.scenario import Scenario, load, names
+from tools.sim.scenario import Scenario, load, names, path_of
 from tools.sim.trace import Trace
 from tools.sim.world import World
 
@@ -29,18 +30,20 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the scenarios that are known by name")
     run = commands.add_parser("run", help="run one; example: run flash-crowd --peers 64 --seed 1")
-    run.add_argument("scenario", help="a name, or the path of a file")
+    run.add_argument("scenario", nargs="+", help="names, or paths of files")
     run.add_argument("--peers", type=int, help="instead of the scenario's own number")
     run.add_argument("--seed", type=int, default=1)
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                      help="another value for a field, as in peers.up_mbit_s=1000")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write what came to pass, line by line")
+    run.add_argument("--compare", metavar="REV", help="also at that commit; prints what differs")
     run.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         for name in names():
             sys.stdout.write(f"{name:16} {load(name).description}\n")
         return 0
+    gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
     try:
         return _run(arguments)
     except UsageError as error:
@@ -49,15 +52,29 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    rows = {}
+    for name in arguments.scenario:
+        rows[name] = _one(name, arguments)
+    if arguments.json:
+        said = rows[arguments.scenario[0]] if len(rows) == 1 else {"rows": rows}
+        sys.stdout.write(json.dumps(said) + "\n")
+    return 0
+
+
+def _one(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     changes = dict(_change(text) for text in arguments.set)
     if arguments.peers is not None:
         changes["peers.count"] = str(arguments.peers)
-    scenario = load(arguments.scenario, changes)
-    row = simulate(scenario, arguments.seed, arguments.trace)
-    sys.stdout.write(table(arguments.scenario, row) + "\n")
-    if arguments.json:
-        sys.stdout.write(json.dumps(row) + "\n")
-    return 0
+    row = simulate(load(name, changes), arguments.seed, arguments.trace)
+    sys.stdout.write(table(name, row) + "\n")
+    if arguments.compare is not None:
+        options = [f"--set={key}={value}" for key, value in changes.items()]
+        path = str(path_of(name).resolve())
+        before = run_at(arguments.compare, [path, "--seed", str(arguments.seed), *options])
+        sys.stdout.write(difference(before, row, arguments.compare) + "\n")
+        row["before"] = before
+    sys.stdout.flush()
+    return row
 
 
 def _change(text: str) -> tuple[str, str]:
@@ -72,8 +89,7 @@ def simulate(scenario: Scenario, seed: int, trace_file: str | None = None) -> di
     with ExitStack() as stack:
         out = None
         if trace_file is not None:
-            out = stack.enter_context(open(trace_file, "w", encoding="utf-8"))  # noqa: SIM115
-        gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
+            out = stack.enter_context(open(trace_file, "w", encoding="utf-8"))
         begin_s = time.process_time()
         world = World(scenario, seed, Trace(out))
         world.run()

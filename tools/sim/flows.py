@@ -49,7 +49,8 @@ class Uplink:
 
     def start(self, flow: Flow, size_bytes: int) -> None:
         """`flow` has something to send again."""
-        assert not flow.flowing and size_bytes > 0
+        assert not flow.flowing
+        assert size_bytes > 0
         self._advance()
         flow.flowing = True
         self._active += 1
@@ -97,17 +98,18 @@ class Uplink:
         limit = self._virtual + 1e-3  # A thousandth of a byte: what floats lose.
         while heap and heap[0][0] <= limit:
             end, _, flow = heapq.heappop(heap)
-            if not flow.flowing or flow.flow_end != end:
-                continue
-            size_bytes = flow.block_sent()
-            if not flow.flowing:
-                continue  # Stopped by what followed from it.
-            if size_bytes:
-                self._push(flow, end + size_bytes, size_bytes)
-            else:
-                flow.flowing = False
-                self._active -= 1
+            if flow.flowing and flow.flow_end == end:
+                self._go_on(flow, end, flow.block_sent())
         self._arm()
+
+    def _go_on(self, flow: Flow, end: float, size_bytes: int) -> None:
+        if not flow.flowing:
+            return  # Stopped by what followed from the block before.
+        if size_bytes:
+            self._push(flow, end + size_bytes, size_bytes)
+        else:
+            flow.flowing = False
+            self._active -= 1
 
 
 class Pipe:
@@ -129,5 +131,3 @@ class Pipe:
         self.free_at = start + took
         self.carried_bytes += size_bytes
         return self.free_at
-
-

@@ -65,8 +65,11 @@ class Happenings:
             if peer.alive and 2 * (down + 1) <= len(world.peers):
                 peer.kill()
                 world.trace.note(world.clock.now, peer.number, "killed", 0, "")
+                peer.comes_back = happening.restart_after_s is not None
                 if happening.restart_after_s is not None:
                     world.clock.after(happening.restart_after_s, self._restart, peer)
+                elif peer.done_at is None:
+                    world.gone += 1
 
     def _restart(self, peer: SimPeer) -> None:
         if not peer.alive:

@@ -22,6 +22,7 @@ from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ports import Member
 from peerd.scheduler.seeker import Seeker
 from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S, SwarmMember
+from peerd.zones import within
 from tools.sim.clock import Timer
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ class Keeping:
     def join(self, member: SwarmMember) -> None:
         seeker = Seeker(self._peer.own, member.task)
         self._seekers[member.task] = (member, seeker)
-        self._seek(member.task, sought.MembersNow(self._live, self._synced))
+        self._seek(member.task, self._members_in(member.scope))
         self._seek(member.task, sought.Begin())
 
     def leave(self, task: TaskId) -> None:
         self.tell(task, msg.Withdraw(task))
+        self.let_be(task)
+
+    def let_be(self, task: TaskId) -> None:
         self._seekers.pop(task, None)
         self._owed.pop(task, None)
 
@@ -76,8 +80,7 @@ class Keeping:
         return found[1].term if found else 0
 
     def holds(self, version: VersionInfo) -> None:
-        self._seekers.pop(version.task, None)
-        self._owed.pop(version.task, None)
+        self.let_be(version.task)
         self._directory.hold(version)
         self._register_soon()
 
@@ -117,9 +120,16 @@ class Keeping:
                 self._directory.lost(gone)
         self._live, self._synced = live, synced
         self._keep(kept.MembersChanged(live, synced))
-        for task in tuple(self._seekers):
-            self._seek(task, sought.MembersNow(live, synced))
+        for task, (member, _) in tuple(self._seekers.items()):
+            self._seek(task, self._members_in(member.scope))
         self._register_soon()
+
+    def _members_in(self, scope: str) -> sought.MembersNow:
+        """Those who can keep a seat in that scope."""
+        live = self._live
+        if scope:
+            live = tuple(member for member in live if within(member.zone, scope))
+        return sought.MembersNow(live, self._synced)
 
     def _undelivered(self, peer: PeerId) -> None:
         self._peer.views.unreachable(peer)
@@ -181,6 +191,7 @@ class Keeping:
             unreachable=at.unreachable, prior_term=at.prior_term, wants=state.wants,
             access=state.access, zone=self._peer.zone, seed=self._peer.seed,
             version=state.version, have=state.have, leases=state.leases,
+            scope=member.scope,
         )  # fmt: skip
         self._send(at.peer, enrol)
 

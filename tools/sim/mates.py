@@ -45,7 +45,7 @@ class Mates:
         self._run.world.verified(join.version)
         have = bitmap(join.version, join.have)
         self.greet(peer)
-        self._run.post(ev.ParentJoined(peer, have))
+        self._run.post(ev.ParentJoined(peer, have, join.zone))
 
     def link_down(self, peer: PeerId) -> None:
         self._greeted.pop(peer, None)
@@ -58,7 +58,7 @@ class Mates:
         store = self._peer.store
         if store.version is not None and peer not in self._greeted:
             self._greeted[peer] = None
-            self.send(peer, msg.Join(store.version, store.held.to_bytes()))
+            self.send(peer, msg.Join(store.version, store.held.to_bytes(), self._peer.zone))
 
     def has(self, version: VersionId, have: ev.ParentHas) -> None:
         here = self._peer.store.version
@@ -70,7 +70,7 @@ class Mates:
             pieces = bitmap(join.version, join.have)
             for index in have.indices:
                 pieces.add(index)
-            self._early[have.peer] = msg.Join(join.version, pieces.to_bytes())
+            self._early[have.peer] = msg.Join(join.version, pieces.to_bytes(), join.zone)
 
     def says(self, peer: PeerId, message: msg.Reject | msg.Depart) -> None:
         here = self._peer.store.version

@@ -34,6 +34,8 @@ VERSION_BYTES: Final = 72
 """Tag, version id and the start of a list, in a message about pieces."""
 INDEX_BYTES: Final = 3
 _INDEXED: Final = (msg.Have, msg.Request, msg.Cancel, msg.Reject)
+TO_SELF_S: Final = 5e-5
+"""A message to oneself: a step of the event loop, so that no answer comes before its question."""
 REFUSED_S: Final = 0.002
 """A dial to a host where nobody listens any more."""
 
@@ -133,7 +135,7 @@ class Network:
     def send(self, peer: SimPeer, to: PeerId, message: Message) -> bool:
         """False where no link is up."""
         if to == peer.own:
-            self.clock.at(self.clock.now, peer.hear, peer.boot, peer.own, message)
+            self.clock.after(TO_SELF_S, peer.hear, peer.boot, peer.own, message)
             return True
         link = peer.links.get(to)
         if link is None or not link.up:
@@ -162,7 +164,9 @@ class Network:
 
         The bulk of all messages: every receiver gets the same object, already in its core's words.
         """
-        lacking, near, far = [], [], []
+        lacking: list[PeerId] = []
+        near: list[Link] = []
+        far: list[Link] = []
         links, clock = peer.links, self.clock
         size_bytes = FRAME_BYTES + VERSION_BYTES + INDEX_BYTES * len(have.indices)
         for each in to:
@@ -180,9 +184,7 @@ class Network:
                 clock.after(latency_s, self._have, links_of, peer, version, have)
         return lacking
 
-    def _have(
-        self, links: list[Link], peer: SimPeer, version: VersionId, have: ParentHas
-    ) -> None:
+    def _have(self, links: list[Link], peer: SimPeer, version: VersionId, have: ParentHas) -> None:
         message_s = self.message_s
         for link in links:
             if link.up:

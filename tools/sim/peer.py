@@ -74,7 +74,7 @@ class SimPeer:
         self.done_at: float | None = None
         self.error = ""
         self.killed = 0
-        self.alive = self.silent = False
+        self.alive = self.silent = self.comes_back = False
         self.lies = self.misreads = self.troubled = False
         self.boot = 0
         self.cpu_s = 0.0
@@ -208,7 +208,7 @@ class SimPeer:
             now = self.world.clock.now
             if now - self.joined_at.get(peer, -1.0) >= 1.0:
                 self.joined_at[peer] = now
-                self.send(peer, msg.Join(store.version, store.held.to_bytes()))
+                self.send(peer, msg.Join(store.version, store.held.to_bytes(), self.zone))
 
     def _says(self, peer: PeerId, message: msg.Reject | msg.Depart) -> None:
         if self.run is not None and not self.run.finished:
@@ -278,7 +278,7 @@ class View:
         until, times = self._marks.get(peer, (0.0, 0))
         if until > clock.now:
             return
-        pause_s = min(UNREACHABLE_MAX_S, UNREACHABLE_FIRST_S * 2.0**min(times, 10))
+        pause_s = min(UNREACHABLE_MAX_S, UNREACHABLE_FIRST_S * 2.0 ** min(times, 10))
         self._marks[peer] = (clock.now + pause_s, times + 1)
         clock.after(pause_s, self._peer.guarded(self.refresh))
         clock.after(0.0, self._peer.guarded(self.refresh))

@@ -185,9 +185,7 @@ class LeasedRead:
             last = len(batch) == len(self._made)
             said = outcome if last else Outcome.PROGRESS
             self._run.tell_keeper(
-                LeaseReport(
-                    self._run.task, self._run.term(), self.info.lease, said, batch, "", ""
-                )
+                LeaseReport(self._run.task, self._run.term(), self.info.lease, said, batch, "", "")
             )
             del self._made[: len(batch)]
             if last:

@@ -29,9 +29,7 @@ def group_bound_s(world: World) -> float:
 def own_bound_s(world: World, peer: SimPeer) -> float:
     """Of one that comes when others have it, or nobody: F/min(d, what can be sent to it)."""
     assert peer.wants_at is not None
-    holders = sum(
-        1 for p in world.peers if p.done_at is not None and p.done_at <= peer.wants_at
-    )
+    holders = sum(1 for p in world.peers if p.done_at is not None and p.done_at <= peer.wants_at)
     origin = world.scenario.origin.up_mbit_s * BYTES_PER_MBIT
     available = origin + holders * world.up_bytes_s
     return world.length_bytes / min(world.down_bytes_s, available)
@@ -48,9 +46,7 @@ def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
     if world.scenario.arrivals.kind == "flash":
         bound, begin = group_bound_s(world), min((p.wants_at or 0.0 for p in done), default=0.0)
         return sorted(((p.done_at or 0.0) - begin) / bound for p in done)
-    return sorted(
-        ((p.done_at or 0.0) - (p.wants_at or 0.0)) / own_bound_s(world, p) for p in done
-    )
+    return sorted(((p.done_at or 0.0) - (p.wants_at or 0.0)) / own_bound_s(world, p) for p in done)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -78,8 +74,9 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "wasted_bytes": sum(peer.wasted_bytes for peer in peers),
         "control_bytes_per_peer_s": round(control / len(peers) / seconds, 1),
         "gossip_bytes_per_peer_s": 0.0,
-        "failed": len(peers) - len(times),
-        "wrong_held": world.wrong_held,
+        "failed": sum(1 for p in peers if p.done_at is None and (p.alive or p.comes_back)),
+        "killed": sum(1 for p in peers if not p.alive),
+        "wrong_held": world.wrong_held(),
         "protocol_errors": world.errors,
         "peers": len(peers),
         "seed": world.seed,

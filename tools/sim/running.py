@@ -18,12 +18,13 @@ from peerd.pieces import PieceSet
 from peerd.scheduler.service import EnrolState
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
-from peerd.swarm.ending import CONFIRM_WAIT_S, DISPUTE_LEASES, DISPUTE_MAX, DISPUTE_WAIT_S
 from peerd.swarm.member import LEASES_MAX
 from peerd.swarm.run import PROGRESS_EVERY_S, TICK_MAX_S
+from tools.sim import ending
 from tools.sim.clock import Timer
 from tools.sim.mates import Mates
 from tools.sim.reading import LeasedRead
+from tools.sim.scopes import Scopes
 
 if TYPE_CHECKING:
     from tools.sim.peer import SimPeer
@@ -40,8 +41,10 @@ class Run:
     def __init__(self, peer: SimPeer) -> None:
         self.peer, self.world = peer, peer.world
         self.task = peer.world.task
-        self.core = Download(peer.own, peer.rng)
+        self.scope = ""
+        self.core = Download(peer.own, peer.rng, peer.zone)
         self.mates = Mates(self)
+        self.scopes = Scopes(self)
         self.finished = False
         self.state = "finding the keeper"
         self.keeper: PeerId | None = None
@@ -86,6 +89,7 @@ class Run:
             for parent in tuple(self.core.parents):
                 if parent.in_flight:
                     self.peer.send(parent.peer, msg.Cancel(version.version, _indices(parent)))
+        self.scopes.leave()
 
     def fail(self, words: str) -> None:
         if not self.finished:
@@ -135,7 +139,7 @@ class Run:
             case msg.Verdict(attester=attester, words=words, version=version_id):
                 version_here = self.peer.store.version
                 if version_here is not None and version_here.version == version_id:
-                    self._condemn(attester, words)
+                    ending.condemn(self, attester, words)
             case msg.Unreadable(words=words):
                 self.fail(words)
             case _:
@@ -189,7 +193,10 @@ class Run:
 
     def _use(self, info: VersionInfo) -> None:
         self.state = "fetching"
-        self.post(ev.VersionOpened(info, self.peer.store.held.copy()))
+        held = self.peer.store.held
+        self.post(ev.VersionOpened(info, held.copy()))
+        if not held.complete():
+            self.scopes.enrol(info)
         self.mates.version_opened()
 
     def _read(self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False) -> None:
@@ -286,6 +293,12 @@ class Run:
     def _ask_leases(self, order: ev.AskLeases) -> None:
         self.ask_leases(order.room)
 
+    def _ask_bring(self, order: ev.AskBring) -> None:
+        self.scopes.ask(order)
+
+    def _report_bring(self, order: ev.ReportBring) -> None:
+        self.scopes.report(order)
+
     def _start_read(self, order: ev.StartRead) -> None:
         self._read(order.info, order.indices)
 
@@ -306,16 +319,20 @@ class Run:
     # --- time
 
     def _tick(self) -> None:
-        if self.finished:
-            return
-        now = self.world.clock.now
+        self._hear_parents()
+        self._expire()
+
+    def _hear_parents(self) -> None:
         for peer in tuple(self.core.parents.joined):
             parent = self.core.parents.joined.get(peer)
             if parent is not None and parent.in_flight and self._bytes_came(peer):
                 self.post(ev.ParentActive(peer))
         self._heard.clear()
+
+    def _expire(self) -> None:
         if self.finished:
             return
+        now = self.world.clock.now
         for order in self.core.expire(now):
             self._carry_out(order)
         self.peer.keeping.seek_time()
@@ -336,67 +353,15 @@ class Run:
         store = self.peer.store
         if store.version is not None and store.held != self._told:
             self._told = store.held.copy()
-            self._tell_progress()
+            self.tell_progress()
+            self.scopes.progress()
         self.world.clock.after(PROGRESS_EVERY_S, self.peer.guarded(self._report_progress))
 
-    def _tell_progress(self) -> None:
+    def tell_progress(self) -> None:
         store = self.peer.store
         if store.version is not None:
             have = store.held.to_bytes()
             self.tell_keeper(msg.Progress(self.task, store.version.version, have))
-
-    # --- the end (swarm/ending.py)
-
-    def _all_held(self, order: ev.AllHeld) -> None:
-        self.state = "checking"
-        self._tell_progress()
-        if self.world.spec.digest is not None and not self.world.right(self.peer.store.made):
-            self._dispute()
-        elif self.confirmed:
-            self._complete()
-        else:
-            self.world.clock.after(CONFIRM_WAIT_S, self.peer.guarded(self._complete))
-
-    def _complete(self) -> None:
-        store = self.peer.store
-        if self.finished or self.state != "checking" or not store.held.complete():
-            return
-        assert store.version is not None
-        self.state = "complete"
-        self.world.completed(self.peer)
-        self.peer.keeping.holds(store.version)
-        self.end()
-
-    def _dispute(self) -> None:
-        """The whole digest is wrong: the keeper finds out whose pieces are."""
-        store = self.peer.store
-        assert store.version is not None
-        others = [made for made in store.made if made.attester != self.peer.own]
-        self.state = "in dispute"
-        made = tuple(others[:DISPUTE_MAX])
-        self.tell_keeper(msg.Dispute(self.task, self.term(), store.version.version, made))
-        self.ask_leases(DISPUTE_LEASES)
-        found = len(self.culprits)
-
-        def over() -> None:
-            if self.state == "in dispute" and len(self.culprits) == found:
-                self.fail("the content does not have its digest")
-
-        self.world.clock.after(DISPUTE_WAIT_S, self.peer.guarded(over))
-
-    def _condemn(self, attester: PeerId, words: str) -> None:
-        """Its pieces go, and it is believed no more."""
-        store = self.peer.store
-        spoilt = [i for i, made in enumerate(store.made) if made.attester == attester]
-        if attester != self.peer.own:
-            self.culprits[attester] = words
-        for index in spoilt:
-            store.held.discard(index)
-            store.made[index] = self.world.nobody
-            self.lost(index)
-        if attester != self.peer.own:
-            self.post(ev.PeerCondemned(attester, words))
-        self.state = "fetching"
 
 
 def _indices(parent: Any) -> tuple[int, ...]:
@@ -408,10 +373,12 @@ _ORDERS: Final[dict[type, Callable[[Run, Any], None]]] = {
     ev.RequestPieces: Run._request,
     ev.CancelPieces: Run._cancel,
     ev.AskLeases: Run._ask_leases,
+    ev.AskBring: Run._ask_bring,
+    ev.ReportBring: Run._report_bring,
     ev.StartRead: Run._start_read,
     ev.Announce: Run._announce,
     ev.Drop: Run._drop,
     ev.Complain: Run._complains,
-    ev.AllHeld: Run._all_held,
+    ev.AllHeld: ending.all_held,
 }
 """What the core orders; another kind of order needs a line here."""

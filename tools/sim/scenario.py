@@ -121,11 +121,15 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def path_of(name: str) -> Path:
+    """The file of a scenario known by name, or a file."""
+    path = FOLDER / f"{name}.toml"
+    return path if path.is_file() else Path(name)
+
+
 def load(name: str, changes: dict[str, str] | None = None) -> Scenario:
     """A scenario by its name or path; `changes` are `part.field` and the TOML value for it."""
-    path = FOLDER / f"{name}.toml"
-    if not path.is_file():
-        path = Path(name)
+    path = path_of(name)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,7 @@
 """All peers of a scenario, the content they want, and what happens to them.
 
-Always: the same scenario and seed give the same trace; nobody holds a piece whose bytes do not fit
-its attestation (counted in `wrong_held`, which must stay 0).
+Always: the same scenario and seed give the same trace; a piece counts as held with whoever vouched
+for it, so that what is wrong is seen (`wrong_held`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from peerd.rendezvous import ranked
 from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
 from peerd.task import Ask, TaskSpec, task_id
+from peerd.zones import scopes, seat_id, within
 from tools.sim.clock import START_S, Clock
 from tools.sim.flows import Uplink
 from tools.sim.happenings import Happenings
@@ -28,7 +29,7 @@ from tools.sim.trace import Trace
 
 DIGEST: Final = "sha256:" + "ab" * 32
 FULL_VIEWS_MAX: Final = 2_000
-"""Larger groups: who cannot become keeper sees only the first in order and itself, for memory."""
+"""Larger groups: who ranks low for every seat sees only those who rank high, for memory's sake."""
 VIEW_CUT: Final = 32
 RESYNC_S: Final = 1.0
 """From the start of a daemon to its first full sync: some dials of 250 ms (reference in
@@ -54,7 +55,7 @@ class World:
         self._versions: dict[PeerId, VersionInfo] = {}
         self._verified: dict[int, VersionInfo] = {}
         self.peers: list[SimPeer] = []
-        self.done = self.pieces_held = self.wrong_held = 0
+        self.gone = self.done = self.pieces_held = 0
         self.errors: list[str] = []
         self._known: list[SimPeer] = []
         self._live: tuple[Member, ...] = ()
@@ -78,24 +79,31 @@ class World:
             peer = SimPeer(self, number, key, zone, seed)
             self.peers.append(peer)
             self.network.peers[peer.own] = peer
-        order = ranked((peer.own for peer in self.peers), self.task, VIEW_CUT)
-        self._may_keep = set(order)
         if count > FULL_VIEWS_MAX:
-            self._cut = tuple(self.network.peers[own].member for own in order)
+            self._sample_views(zones)
+
+    def _sample_views(self, zones: list[str]) -> None:
+        version = self.version_by(self.peers[0]).version
+        first = ranked((peer.own for peer in self.peers), self.task, VIEW_CUT)
+        for zone in zones:
+            for scope in scopes(zone):
+                fit = (peer.own for peer in self.peers if within(peer.zone, scope))
+                first += ranked(fit, seat_id(version, scope), VIEW_CUT)
+        self._may_keep = set(first)
 
     # --- who is known
 
     def live(self, peer: SimPeer) -> tuple[Member, ...]:
         """The group as a peer that is synced sees it."""
-        if not self._cut or peer.own in self._may_keep:
-            return self._live if peer.alive else ()
+        if not self._may_keep or peer.own in self._may_keep:
+            return self._live
         return (*self._cut, peer.member)
 
     def know(self, newcomers: list[SimPeer], *, spread_s: float) -> None:
         """They are in the group; the others hear of it within `spread_s`."""
         self._known += newcomers
         self._live = tuple(peer.member for peer in self._known)
-        self._cut = tuple(m for m in self._live if m.peer in self._may_keep) if self._cut else ()
+        self._cut = tuple(m for m in self._live if m.peer in self._may_keep)
         for peer in self.peers:
             if peer.alive and peer.views.synced:
                 wait_s = self.rng.random() * spread_s
@@ -137,6 +145,14 @@ class World:
         """Whether the whole content has its digest."""
         return all(each.digest == _digest(index, 0) for index, each in enumerate(made))
 
+    def wrong_held(self) -> int:
+        """Pieces in the stores of those who finished that are not the content's."""
+        return sum(
+            made.digest != _digest(index, 0)
+            for peer in self.peers if peer.done_at is not None
+            for index, made in enumerate(peer.store.made)
+        )  # fmt: skip
+
     # --- what came to pass
 
     def held(self, peer: SimPeer, index: int, made: Attestation, sender: PeerId | None) -> None:
@@ -156,6 +172,7 @@ class World:
 
     def failed(self, peer: SimPeer, words: str) -> None:
         peer.error = words
+        self.gone += peer.done_at is None
         self.trace.note(self.clock.now, peer.number, "failed", 0, words)
 
     def protocol_error(self, peer: SimPeer, error: RemoteProtocolError) -> None:
@@ -173,7 +190,8 @@ class World:
     def run(self) -> None:
         self._begin()
         wanting = self.scenario.peers.count
-        self.clock.run(START_S + self.scenario.limit_s, lambda: self.done >= wanting)
+        until_s = START_S + self.scenario.limit_s
+        self.clock.run(until_s, lambda: self.done + self.gone >= wanting)
 
     def _begin(self) -> None:
         membership = self.scenario.membership
@@ -221,5 +239,3 @@ class World:
 
 def _digest(index: int, wrong: int) -> bytes:
     return wrong.to_bytes(24, "big") + index.to_bytes(8, "big")
-
-
