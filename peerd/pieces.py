@@ -84,6 +84,18 @@ class PieceSet:
         pieces._bits = bits
         return pieces
 
+    @classmethod
+    def of(cls, bits: int, count: int) -> PieceSet:
+        """The set whose members are the bits of a number, which has none beyond `count`."""
+        pieces = cls(count)
+        pieces._bits = bits
+        return pieces
+
+    @property
+    def bits(self) -> int:
+        """Bit i stands for piece i: for sums over whole sets."""
+        return self._bits
+
     def to_bytes(self) -> bytes:
         return self._bits.to_bytes((self.count + 7) // 8, "little")
 
@@ -97,6 +109,12 @@ class PieceSet:
         if not 0 <= first <= end <= self.count:
             raise ValueError(f"no pieces [{first}, {end}) of {self.count}")
         self._bits |= ((1 << (end - first)) - 1) << first
+
+    def add_all(self, bits: int) -> None:
+        """All pieces that are bits of a number."""
+        if bits >> self.count:
+            raise ValueError(f"pieces beyond {self.count}")
+        self._bits |= bits
 
     def discard(self, index: int) -> None:
         if 0 <= index < self.count:
@@ -116,28 +134,22 @@ class PieceSet:
         return self._bits.bit_length()
 
     def copy(self) -> PieceSet:
-        return self._of(self._bits, self.count)
+        return self.of(self._bits, self.count)
 
     def missing(self) -> PieceSet:
-        return self._of(((1 << self.count) - 1) & ~self._bits, self.count)
+        return self.of(((1 << self.count) - 1) & ~self._bits, self.count)
 
     def complete(self) -> bool:
         return self._bits == (1 << self.count) - 1
 
-    @staticmethod
-    def _of(bits: int, count: int) -> PieceSet:
-        pieces = PieceSet(count)
-        pieces._bits = bits
-        return pieces
-
     def __and__(self, other: PieceSet) -> PieceSet:
-        return self._of(self._bits & other._bits, min(self.count, other.count))
+        return self.of(self._bits & other._bits, min(self.count, other.count))
 
     def __or__(self, other: PieceSet) -> PieceSet:
-        return self._of(self._bits | other._bits, max(self.count, other.count))
+        return self.of(self._bits | other._bits, max(self.count, other.count))
 
     def __sub__(self, other: PieceSet) -> PieceSet:
-        return self._of(self._bits & ~other._bits, self.count)
+        return self.of(self._bits & ~other._bits, self.count)
 
     def __contains__(self, index: object) -> bool:
         return isinstance(index, int) and 0 <= index < self.count and bool(self._bits >> index & 1)

@@ -126,6 +126,10 @@ class Link:
         return self._round_trip.seconds
 
     @property
+    def least_round_trip_s(self) -> float | None:
+        return self._round_trip.least_s
+
+    @property
     def rate_bytes_s(self) -> float | None:
         """What piece data leaves at, as it was last measured."""
         return self._pace.rate_bytes_s

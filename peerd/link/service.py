@@ -175,9 +175,10 @@ class LinkService:
         """
         await self._link(peer).send_piece(version, index, size_bytes, attestation, source)
 
-    def round_trip_s(self, peer: PeerId) -> float | None:
+    def least_round_trip_s(self, peer: PeerId) -> float | None:
+        """What the network alone takes: the least that its link has seen."""
         link = self._links.get(peer)
-        return link.round_trip_s if link is not None else None
+        return link.least_round_trip_s if link is not None else None
 
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         """Tell it why and end the link; returns when it has ended (soon)."""

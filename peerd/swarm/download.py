@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from peerd.ids import PeerId, PieceIndex
 from peerd.link.messages import LeaseInfo, LeaseKind, Outcome
 from peerd.manifest import VersionInfo
-from peerd.pieces import PIECE_COUNT_MAX, PieceSet
+from peerd.pieces import PIECE_COUNT_MAX
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
 from peerd.swarm.parents import Parent, Parents
 from peerd.swarm.picker import Picker, PieceState
-from peerd.swarm.requests import ENDGAME_AFTER_S, Requests
+from peerd.swarm.requests import RESCUE_EVERY_S, Requests
 from peerd.units import MIB
 
 if TYPE_CHECKING:
@@ -49,11 +49,14 @@ class Download:
         self._early: list[ev.LeaseGranted] = []
         self._told_all_held = False
         self._room = -1
+        self._may_ask: dict[PeerId, None] | None = {}
+        self._may_dial = True
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Order]:
         """Carry the event into the state; returns what to do about it."""
         handler: Callable[[Any, float], list[ev.Order]] = _HANDLERS[type(event)].__get__(self)
-        return handler(event, now) + self._go_on(now)
+        orders = handler(event, now)
+        return orders + self._go_on(now)
 
     def expire(self, now: float) -> list[ev.Order]:
         """Time has passed: rob the stalled, try the unreachable again."""
@@ -66,7 +69,10 @@ class Download:
             orders += reports
             for scope, index in lost:
                 orders += self._not_over(scope, index)
-        return orders + self._go_on(now)
+            self._all_may_go_on(dial=True)
+            orders += self._go_on(now)
+            orders += self._requests.rescue(self._picker, length, now)
+        return orders
 
     def deadline(self, now: float) -> float:
         """When `expire` is due; inf if only events can change anything."""
@@ -74,8 +80,8 @@ class Download:
             return float("inf")
         length = self.version.piece_length_bytes
         due = min((p.stalls_at(length) for p in self.parents), default=float("inf"))
-        if self._requests.endgame(self._picker):
-            due = min(due, now + ENDGAME_AFTER_S)
+        if self._requests.may_rescue(self._picker, length, now):
+            due = min(due, now + RESCUE_EVERY_S)
         if self.borders:
             due = min(due, self.borders.deadline(), self.borders.asks_at(now))
         return min(due, self.parents.next_change(now))
@@ -94,6 +100,7 @@ class Download:
         self.parents.joined.clear()
         self.parents.connecting.clear()
         self.borders.begin(now)
+        self._all_may_go_on(dial=True)
         early, self._early = self._early, []
         return [order for grant in early for order in self._granted(grant, now)]
 
@@ -109,10 +116,12 @@ class Download:
             parent.have.cut(count)
             for index in [index for index in parent.in_flight if index >= count]:
                 del parent.in_flight[index]
+        self._all_may_go_on()
         return []
 
     def _named(self, event: ev.PeersNamed, now: float) -> list[ev.Order]:
         self.parents.name(event.peers)
+        self._may_dial = True
         return []
 
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
@@ -120,14 +129,16 @@ class Download:
         if self._open_ended():
             self._grow(event.have.end())
         known = self.parents.joined.get(event.peer)
-        before = known.have if known else PieceSet(picker.count)
+        if known is not None:
+            picker.rarity.take(known.have.bits)
         parent = self.parents.join(event.peer, event.have, now, event.zone)
         if parent is None:
             return [ev.Drop(event.peer, self.parents.blocked.get(event.peer, "enough parents"))]
+        parent.round_trip_s = event.round_trip_s
         parent.have.grow(picker.count)
         parent.have.cut(picker.count)
-        picker.seen(before - parent.have, -1)
-        picker.seen(parent.have - before, +1)
+        picker.rarity.add(parent.have.bits)
+        self._may_go_on(event.peer)
         return []
 
     def _has(self, event: ev.ParentHas, now: float) -> list[ev.Order]:
@@ -138,22 +149,30 @@ class Download:
         if self._open_ended():
             self._grow(max(event.indices, default=-1) + 1)
         parent.have.grow(picker.count)
-        fresh = [i for i in set(event.indices) if i < picker.count and i not in parent.have]
-        for index in fresh:
-            parent.have.add(index)
-        picker.seen(fresh, +1)
+        fresh = 0
+        for index in event.indices:
+            if index < picker.count:
+                fresh |= 1 << index
+        fresh &= ~parent.have.bits
+        if fresh:
+            parent.have.add_all(fresh)
+            picker.rarity.add(fresh)
+            if fresh & picker.wanted.bits:
+                self._may_go_on(event.peer)
         return []
 
     def _active(self, event: ev.ParentActive, now: float) -> list[ev.Order]:
         parent = self.parents.joined.get(event.peer)
         if parent is not None:
             parent.active_at = now
+            parent.round_trip_s = event.round_trip_s
         return []
 
     def _gone(self, event: ev.ParentGone, now: float) -> list[ev.Order]:
         """Who owed us something, or could not be reached at all, has failed us."""
         owed = event.peer in self.parents.connecting
         parent = self.parents.gone(event.peer, now)
+        self._may_dial = True
         if parent is not None:
             owed = bool(parent.in_flight)
             self._forget(parent, "its link is gone")
@@ -165,6 +184,7 @@ class Download:
         parent = self.parents.joined.get(event.peer)
         if parent is not None:
             parent.arrived(event.index, event.size_bytes, now)
+            self._may_go_on(event.peer)
             self.parents.failures.pop(event.peer, None)
         if event.index in self._picker.held:
             self.wasted_bytes += event.size_bytes
@@ -183,12 +203,14 @@ class Download:
                 self._picker.release(index, event.peer, "rejected")
                 if index in parent.have:
                     parent.have.discard(index)
-                    self._picker.seen([index], -1)
+                    self._picker.rarity.take(1 << index)
+        self._all_may_go_on()
         return []
 
     def _lost(self, event: ev.PieceLost, now: float) -> list[ev.Order]:
         self._picker.lose(event.index, "damaged or disputed")
         self._told_all_held = False
+        self._all_may_go_on()
         return []
 
     def _granted(self, event: ev.LeaseGranted, now: float) -> list[ev.Order]:
@@ -221,6 +243,7 @@ class Download:
             if parent is not None:
                 parent.in_flight.pop(index, None)
             self._picker.release(index, peer, why)
+            self._may_go_on(peer)
             orders.append(ev.CancelPieces(peer, (index,)))
         return orders
 
@@ -228,11 +251,17 @@ class Download:
         self.leases.pop(event.lease, None)
         for index in self._reading.pop(event.lease, ()):
             self._picker.unread(index)
+        self._all_may_go_on()
         return []
 
     def _read(self, event: ev.PieceRead, now: float) -> list[ev.Order]:
         self._picker.grow(event.index + 1)
         return self._hold(event.index, "from the origin")
+
+    def _reader_at(self, event: ev.ReaderAt, now: float) -> list[ev.Order]:
+        if self.picker is not None:
+            self.picker.wait_for(event.reader, event.first, event.count)
+        return []
 
     def _condemned(self, event: ev.PeerCondemned, now: float) -> list[ev.Order]:
         return self._condemn(event.peer, event.words)
@@ -248,6 +277,9 @@ class Download:
         if not unheld:
             return [ev.ReportBring(event.scope, info.lease, Outcome.DONE)]
         self.borders.granted(event.scope, info, unheld, now)
+        for parent in self.parents:
+            if parent.border == event.scope:
+                self._may_go_on(parent.peer)
         return []
 
     def _bring_revoked(self, event: ev.BringRevoked, now: float) -> list[ev.Order]:
@@ -282,11 +314,13 @@ class Download:
         for peer in self._picker.hold(index, source):
             parent = self.parents.joined.get(peer)
             if parent is not None and parent.in_flight.pop(index, None) is not None:
+                self._may_go_on(peer)
                 orders.append(ev.CancelPieces(peer, (index,)))
         return orders
 
     def _condemn(self, peer: PeerId, words: str) -> list[ev.Order]:
         parent = self.parents.block(peer, words)
+        self._may_dial = True
         if parent is not None:
             self._forget(parent, words)
         return [ev.Drop(peer, words)]
@@ -303,7 +337,17 @@ class Download:
         for index in tuple(parent.in_flight):
             self._picker.release(index, parent.peer, why)
         parent.in_flight.clear()
-        self._picker.seen(parent.have, -1)
+        self._picker.rarity.take(parent.have.bits)
+        self._all_may_go_on()
+
+    def _may_go_on(self, peer: PeerId) -> None:
+        """That parent may be asked for something that it could not be asked for before."""
+        if self._may_ask is not None:
+            self._may_ask[peer] = None
+
+    def _all_may_go_on(self, *, dial: bool = False) -> None:
+        self._may_ask = None
+        self._may_dial = self._may_dial or dial
 
     def _go_on(self, now: float) -> list[ev.Order]:
         """After anything: connect, ask parents and the keeper for what is open."""
@@ -311,14 +355,26 @@ class Download:
             return []
         if self._all_held():
             return self._all_is_held()
-        orders: list[ev.Order] = [
-            ev.Connect(entry.peer, entry.addresses) for entry in self.parents.to_connect(now)
-        ]
-        length = self.version.piece_length_bytes
-        orders += self._requests.fill(self._picker, length, now)
+        orders: list[ev.Order] = []
+        if self._may_dial:
+            self._may_dial = False
+            orders += [ev.Connect(x.peer, x.addresses) for x in self.parents.to_connect(now)]
+        orders += self._ask_parents(self.version.piece_length_bytes, now)
+        return orders + self._ask_leases()
+
+    def _ask_parents(self, length: int, now: float) -> list[ev.Order]:
+        may_ask, self._may_ask = self._may_ask, {}
+        orders: list[ev.Order] = []
+        if may_ask is None or (may_ask and self._requests.capped):
+            orders += self._requests.fill_all(self._picker, length, now)
+        else:
+            for peer in may_ask:
+                parent = self.parents.joined.get(peer)
+                if parent is not None:
+                    orders += self._requests.fill(parent, self._picker, length, now)
         if self.borders:
             orders += self.borders.demands(self._picker.wanted, self.parents, length, now)
-        return orders + self._ask_leases()
+        return orders
 
     def _all_held(self) -> bool:
         known = self.version is not None and self.version.length_bytes is not None
@@ -381,6 +437,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.LeaseGranted: Download._granted,
     ev.LeaseOver: Download._lease_over,
     ev.PieceRead: Download._read,
+    ev.ReaderAt: Download._reader_at,
     ev.PeerCondemned: Download._condemned,
     ev.BringGranted: Download._bring_granted,
     ev.BringRevoked: Download._bring_revoked,

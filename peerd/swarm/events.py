@@ -42,6 +42,7 @@ class ParentJoined:
     peer: PeerId
     have: PieceSet
     zone: str = ""
+    round_trip_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ class ParentHas:
 
 @dataclass(frozen=True)
 class ParentActive:
-    """Part of a piece came from it (a piece can take longer than patience lasts)."""
+    """Part of a piece came from it (a piece can take longer than patience lasts).
+
+    `round_trip_s`: the least that its link has seen so far.
+    """
 
     peer: PeerId
+    round_trip_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,15 @@ class PieceRead:
 
 
 @dataclass(frozen=True)
+class ReaderAt:
+    """A reader needs these pieces next, in order; none: it needs no more."""
+
+    reader: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class PeerCondemned:
     """It vouched for wrong bytes."""
 
@@ -148,7 +162,7 @@ class ScopeKept:
 Event = (
     VersionOpened | LengthKnown | PeersNamed | ParentJoined | ParentHas | ParentActive | ParentGone
     | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver | PieceRead
-    | PeerCondemned | BringGranted | BringRevoked | ScopeKept
+    | ReaderAt | PeerCondemned | BringGranted | BringRevoked | ScopeKept
 )  # fmt: skip
 
 

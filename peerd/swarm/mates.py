@@ -68,7 +68,8 @@ class Mates:
             return
         have = bitmap(join.version, join.have)
         self.greet(peer)
-        self._run.post(ev.ParentJoined(peer, have, join.zone))
+        round_trip_s = self._near.links.least_round_trip_s(peer) or 0.0
+        self._run.post(ev.ParentJoined(peer, have, join.zone, round_trip_s))
 
     def link_down(self, peer: PeerId) -> None:
         self._greeted.discard(peer)

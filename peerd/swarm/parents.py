@@ -22,15 +22,18 @@ FAR_PARENTS_MAX: Final = 4
 filled by few, and four still find most of what the others have. Guess."""
 NEAR_PARENTS_ENOUGH: Final = 8
 """With fewer near ones than this, as many more far ones. Guess."""
-WINDOW_S: Final = 0.05
+WINDOW_S: Final = 0.1
 """Requests in flight cover at least this long at the parent's rate: the group commit of 20 ms on
-both sides and what a busy event loop adds. Guess."""
+both sides and what busy event loops add. Guess."""
 WINDOW_GAIN: Final = 2.0
 """Times bandwidth × delay: below 1 the window would bound the rate that it is derived from; at 2 it
-doubles each round trip until the link is full (as BBR's startup does)."""
-WINDOW_MIN: Final = 2
-WINDOW_START: Final = 4
+doubles each round trip until the link is full (as BBR's startup does). The delay is the link's
+least round trip, not that of requests: those wait behind each other, and the window would grow by
+what it causes itself."""
+WINDOW_START: Final = 2
 WINDOW_MAX: Final = 64
+SAMPLE_S: Final = 0.2
+"""A sample of a parent's rate covers this long: pieces arrive in bursts, as commits are grouped."""
 STALL_S: Final = 3.0
 """Nothing for so long, although asked: robbed and set aside. Guess; ADR-0001."""
 STALL_FACTOR: Final = 4.0
@@ -39,7 +42,7 @@ STALL_MAX_S: Final = 30.0
 """… but no longer than this, however slow it was before. Guess."""
 STALLED_S: Final = 15.0
 """A stalled parent is set aside for so long, doubling each time."""
-RATE_WEIGHT: Final = 0.25
+RATE_WEIGHT: Final = 0.5
 """Weight of the newest sample in a parent's rate."""
 FAILURES_MAX: Final = 2
 """Links in a row that failed while they owed us something, before the keeper hears of it. Guess."""
@@ -51,8 +54,8 @@ KNOWN_MAX: Final = 512
 class Parent:
     """One joined peer. Rates in bytes per second, None before the first piece.
 
-    `delay_s`: the shortest lately from request to arrival, the part that no window can shorten.
-    `border`: the widest scope of ours that its bytes enter; None: it is on our side of all.
+    `round_trip_s`: the least that its link has seen; `in_flight`: when each was asked, the oldest
+    first. `border`: the widest scope of ours that its bytes enter; None: it is on our side of all.
     """
 
     peer: PeerId
@@ -60,17 +63,19 @@ class Parent:
     border: str | None = None
     in_flight: dict[int, float] = field(default_factory=dict)
     rate_bytes_s: float | None = None
-    delay_s: float = WINDOW_S
+    round_trip_s: float = 0.0
     active_at: float = 0.0
     paused_until: float = 0.0
+    _since: float = 0.0
+    _sample_bytes: int = 0
+    _sample_s: float = 0.0
 
     def window(self, piece_length_bytes: int) -> int:
-        """Pieces to have in flight: bandwidth × delay, at least 2."""
+        """Pieces to have in flight: bandwidth × delay, and one."""
         if self.rate_bytes_s is None:
             return WINDOW_START
-        flight_bytes = WINDOW_GAIN * self.rate_bytes_s * max(WINDOW_S, self.delay_s)
-        wanted = int(flight_bytes / piece_length_bytes) + 1
-        return max(WINDOW_MIN, min(WINDOW_MAX, wanted))
+        flight_bytes = WINDOW_GAIN * self.rate_bytes_s * (WINDOW_S + self.round_trip_s)
+        return min(WINDOW_MAX, int(flight_bytes / piece_length_bytes) + 1)
 
     def room(self, piece_length_bytes: int, now: float) -> int:
         """Pieces to ask it for now; 0 until a quarter of its window is free: one message then
@@ -81,21 +86,44 @@ class Parent:
         free = window - len(self.in_flight)
         return free if free >= max(1, window // 4) else 0
 
+    def next_s(self, piece_length_bytes: int) -> float:
+        """How long one more piece should take, after those that it owes."""
+        if self.rate_bytes_s is None:
+            return self.round_trip_s + WINDOW_S * (1 + len(self.in_flight))
+        owed_bytes = (len(self.in_flight) + 1) * piece_length_bytes
+        return self.round_trip_s + owed_bytes / self.rate_bytes_s
+
+    def left_s(self, index: int, piece_length_bytes: int, now: float) -> float:
+        """How much longer a piece in flight should take; of one that is overdue, as long again as
+        it is late."""
+        asked_at = self.in_flight[index]
+        if self.rate_bytes_s is None:
+            return now - asked_at
+        ahead = sum(1 for at in self.in_flight.values() if at < asked_at)
+        owed_s = (ahead + 1) * piece_length_bytes / self.rate_bytes_s
+        return abs(owed_s - (now - max(self._since, asked_at if not ahead else 0.0)))
+
+    def ask(self, index: int, now: float) -> None:
+        """A piece is asked of it."""
+        if not self.in_flight:
+            self._since = now
+        self.in_flight[index] = now
+
     def arrived(self, index: int, size_bytes: int, now: float) -> None:
-        """Takes the sample: the time since the last arrival, or since the request if later.
+        """A piece came: its rate is measured over the time in which it owed something.
 
         What was no longer asked of it says nothing.
         """
         asked_at = self.in_flight.pop(index, None)
         if asked_at is None:
             return
-        if asked_at < now:
-            self.delay_s = min(self.delay_s * 1.05 + 1e-3, now - asked_at)
-        seconds = max(1e-4, now - max(asked_at, self.active_at))
-        sample = size_bytes / seconds
-        old = self.rate_bytes_s
-        self.rate_bytes_s = sample if old is None else old + RATE_WEIGHT * (sample - old)
-        self.active_at = now
+        self._sample_bytes += size_bytes
+        self._sample_s += max(1e-4, now - self._since)
+        self._since = self.active_at = now
+        if self.rate_bytes_s is None or self._sample_s >= SAMPLE_S:
+            sample, old = self._sample_bytes / self._sample_s, self.rate_bytes_s
+            self.rate_bytes_s = sample if old is None else old + RATE_WEIGHT * (sample - old)
+            self._sample_bytes, self._sample_s = 0, 0.0
 
     def stalls_at(self, piece_length_bytes: int) -> float:
         """When patience ends, inf if nothing is owed."""
@@ -106,7 +134,7 @@ class Parent:
             owed = len(self.in_flight) * piece_length_bytes
             patience = max(patience, STALL_FACTOR * owed / self.rate_bytes_s)
         patience = min(patience, STALL_MAX_S)
-        return max(self.active_at, min(self.in_flight.values())) + patience
+        return max(self.active_at, next(iter(self.in_flight.values()))) + patience
 
 
 class Parents:

@@ -6,14 +6,13 @@ origin, under a lease of ours) and HELD; an illegal step raises with the piece's
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId
 from peerd.pieces import PieceSet
+from peerd.swarm.rarity import Rarity
 
 if TYPE_CHECKING:
     from random import Random
@@ -44,12 +43,20 @@ STORY_MAX: Final = 2048
 """Transitions remembered for one download: twice its usual 1,024 pieces."""
 
 
+RANDOM_FIRST: Final = 4
+"""So many pieces are picked at random before the rarest: who has nothing yet gets something to
+share soon, from whoever is fast (as BitTorrent does; reference: Cohen, «Incentives build
+robustness in BitTorrent», 2003, section 2.4.2)."""
+
+
 class IllegalStep(AssertionError):
     """Our mistake: names the piece, the step and the transitions that led there."""
 
 
 class Picker:
-    """The pieces of one version on one peer. `rarity[i]` counts parents that have piece i."""
+    """The pieces of one version on one peer. `rarity` counts the parents that have each;
+    `urgent` are those that readers wait for, by reader.
+    """
 
     def __init__(self, count: int, held: PieceSet, rng: Random) -> None:
         self.count = count
@@ -57,8 +64,9 @@ class Picker:
         self.held.grow(count)
         self.wanted = self.held.missing()
         self.reading = PieceSet(count)
-        self.requested: dict[int, set[PeerId]] = {}
-        self.rarity = [0] * count
+        self.requested: dict[int, dict[PeerId, None]] = {}
+        self.rarity = Rarity()
+        self.urgent: dict[int, int] = {}
         self._rng = rng
         self._story: deque[tuple[int, PieceState, PieceState, str]] = deque(maxlen=STORY_MAX)
 
@@ -70,27 +78,65 @@ class Picker:
         return PieceState.READING if index in self.reading else PieceState.WANTED
 
     def pick(self, have: PieceSet, most: int) -> list[int]:
-        """Up to `most` wanted pieces that `have` holds: the rarest first, ties at random."""
-        rarity, rng = self.rarity, self._rng
-        candidates = [(rarity[index], rng.random(), index) for index in have & self.wanted]
-        if most == 1 and candidates:
-            return [min(candidates)[2]]
-        return [index for _, _, index in heapq.nsmallest(most, candidates)]
+        """Up to `most` wanted pieces that `have` holds: what readers wait for in order, then some
+        at random, then the rarest first, ties at random."""
+        left = have.bits & self.wanted.bits
+        picked: list[int] = []
+        if left and self.urgent:
+            picked = self._urgent(left, most)
+            left &= ~sum(1 << index for index in picked)
+        if left and len(self.held) < RANDOM_FIRST:
+            return picked + self._some(left, most - len(picked))
+        while left and len(picked) < most:
+            rarest = self.rarity.rarest(left)
+            left ^= rarest
+            picked += self._some(rarest, most - len(picked))
+        return picked
+
+    def _urgent(self, left: int, most: int) -> list[int]:
+        waited = 0
+        for bits in self.urgent.values():
+            waited |= bits
+        waited &= left
+        first: list[int] = []
+        while waited and len(first) < most:
+            low = waited & -waited
+            first.append(low.bit_length() - 1)
+            waited ^= low
+        return first
+
+    def _some(self, bits: int, most: int) -> list[int]:
+        """Up to `most` of a set, each the first one from a random place on."""
+        chosen: list[int] = []
+        while bits and len(chosen) < most:
+            start = int(self._rng.random() * bits.bit_length())
+            high = bits >> start << start
+            low = high & -high
+            chosen.append(low.bit_length() - 1)
+            bits ^= low
+        return chosen
+
+    def wait_for(self, reader: int, first: int, count: int) -> None:
+        """A reader needs pieces [first, first + count) next; none: it needs no more."""
+        self.urgent.pop(reader, None)
+        last = min(first + count, self.count)
+        if last > first:
+            self.urgent[reader] = ((1 << (last - first)) - 1) << first
 
     def request(self, index: int, peer: PeerId) -> None:
         """The first parent moves it from WANTED; further ones (endgame) join."""
         if index in self.requested:
-            self.requested[index].add(peer)
+            self.requested[index][peer] = None
             return
         self._step(index, PieceState.REQUESTED, peer)
-        self.requested[index] = {peer}
+        self.requested[index] = {peer: None}
 
     def release(self, index: int, peer: PeerId, why: str) -> None:
         """That parent will not send it; WANTED again when it was the last one asked."""
         askers = self.requested.get(index)
         if askers is None or peer not in askers:
             return
-        askers.discard(peer)
+        del askers[peer]
         if not askers:
             self._step(index, PieceState.WANTED, why)
 
@@ -101,11 +147,11 @@ class Picker:
         if index in self.reading:
             self._step(index, PieceState.WANTED, "lease over")
 
-    def hold(self, index: int, source: str) -> set[PeerId]:
+    def hold(self, index: int, source: str) -> list[PeerId]:
         """Held from now on; returns the parents that were asked for it."""
         if index in self.held:
-            return set()
-        askers = set(self.requested.get(index, ()))
+            return []
+        askers = list(self.requested.get(index, ()))
         self._step(index, PieceState.HELD, source)
         return askers
 
@@ -120,7 +166,6 @@ class Picker:
         for pieces in (self.held, self.wanted, self.reading):
             pieces.grow(count)
         self.wanted.add_run(self.count, count)
-        self.rarity += [0] * (count - self.count)
         self.count = count
 
     def cut(self, count: int) -> None:
@@ -130,13 +175,8 @@ class Picker:
             del self.requested[index]
         for pieces in (self.held, self.wanted, self.reading):
             pieces.cut(count)
-        del self.rarity[count:]
+        self.rarity.cut(count)
         self.count = min(self.count, count)
-
-    def seen(self, indices: Iterable[int], change: int) -> None:
-        """A parent got (+1) or took away (-1) these pieces."""
-        for index in indices:
-            self.rarity[index] += change
 
     def complete(self) -> bool:
         return len(self.held) == self.count
@@ -156,7 +196,6 @@ class Picker:
                       index in self.held)  # fmt: skip
             assert sum(places) == 1, f"piece {index} is in {places}: {self.story(index)}"
         assert all(self.requested.values()), "requested from nobody"
-        assert min(self.rarity, default=0) >= 0
 
     def _step(self, index: int, after: PieceState, why: str) -> None:
         before = self.state(index)

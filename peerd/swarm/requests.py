@@ -1,18 +1,20 @@
-"""Which parent is asked for which pieces next, and when a second one is asked.
+"""Which parent is asked for which pieces next, and when a piece is asked of another.
 
-Always: bytes in flight never exceed IN_FLIGHT_MAX_BYTES beyond two pieces a parent; a piece is
-asked of a second parent only when nothing else is left to ask for; over a border of our zone only
-what borders.py allows.
+Always: bytes in flight never exceed IN_FLIGHT_MAX_BYTES beyond a piece a parent; a piece is taken
+from a parent only if another, idle, should have it here in a fraction of the time; two are asked
+for the same only when nothing else is left to ask for; over a border of our zone nothing is asked
+for but what borders.py allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
-from peerd.swarm.parents import WINDOW_MIN, Parent, Parents
+from peerd.swarm.parents import Parent, Parents
 from peerd.swarm.picker import Picker
 from peerd.units import MIB
 
@@ -21,63 +23,106 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_MAX_BYTES: Final = 64 * MIB
 """Verified pieces are written once, so those in flight wait in memory: this bounds it."""
-ENDGAME_AFTER_S: Final = 0.25
-"""When nothing else is left to ask for, another parent is asked for a piece that has been in flight
-for so long since the last one was asked. Guess; the waste it causes is counted."""
+RESCUE_EVERY_S: Final = 0.1
+"""While parents are idle and pieces are in flight elsewhere, it is looked so often whether they
+could have them sooner. Guess: a few round trips."""
+STEAL_FACTOR: Final = 4.0
+"""A piece is taken from a parent where another should have it here in so much less time, and asked
+of a second one, at the end, in half of it. Guess; the waste it causes is counted."""
+LATE_MIN_S: Final = 0.25
+"""… but not before it has been in flight for so long. Guess."""
+SECONDS_MAX: Final = 2
+"""Parents that are asked for one piece at the same time."""
 
 
 class Requests:
-    """The choice among joined parents; keeps nothing of its own."""
+    """The choice among joined parents."""
 
     def __init__(self, parents: Parents, borders: Borders, rng: Random) -> None:
         self._parents, self._borders, self._rng = parents, borders, rng
+        self.capped = False
 
-    def fill(self, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
-        """Requests for every parent with room, the emptiest first."""
-        in_flight = sum(len(parent.in_flight) for parent in self._parents)
-        left = IN_FLIGHT_MAX_BYTES // length_bytes - in_flight
-        orders: list[ev.Order] = []
-        for parent in sorted(self._parents, key=lambda p: len(p.in_flight)):
-            room = parent.room(length_bytes, now)
-            floor = max(0, WINDOW_MIN - len(parent.in_flight))
-            room = min(room, max(left, floor))
-            picked = self._picks(picker, parent, room, length_bytes, now) if room else []
-            for index in picked:
-                picker.request(index, parent.peer)
-                parent.in_flight[index] = now
-            if picked:
-                orders.append(ev.RequestPieces(parent.peer, tuple(picked)))
-                left -= len(picked)
-        return orders
+    def fill_all(self, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
+        """Requests for every parent with room, who should answer soonest first."""
+        self.capped = False
+        order = sorted(self._parents, key=lambda parent: parent.next_s(length_bytes))
+        return [each for parent in order for each in self.fill(parent, picker, length_bytes, now)]
+
+    def fill(self, parent: Parent, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
+        """Requests for one parent, as far as it has room and what is wanted."""
+        room = parent.room(length_bytes, now)
+        if not room:
+            return []
+        in_flight = sum(len(each.in_flight) for each in self._parents)
+        left = max(IN_FLIGHT_MAX_BYTES // length_bytes - in_flight, int(not parent.in_flight))
+        if left < room:
+            self.capped = True
+        picked = picker.pick(self._borders.may_fetch(parent), min(room, left))
+        return self._ask(parent, picked, picker, now)
 
     @staticmethod
-    def endgame(picker: Picker) -> bool:
-        """Whether all that is not held is asked for."""
-        return not picker.wanted and bool(picker.requested)
+    def _ask(parent: Parent, picked: list[int], picker: Picker, now: float) -> list[ev.Order]:
+        if not picked:
+            return []
+        for index in picked:
+            picker.request(index, parent.peer)
+            parent.ask(index, now)
+        return [ev.RequestPieces(parent.peer, tuple(picked))]
 
-    def _picks(
-        self, picker: Picker, parent: Parent, room: int, length_bytes: int, now: float
-    ) -> list[int]:
-        fetchable = self._borders.may_fetch(parent)
-        picked = picker.pick(fetchable, room)
-        if picked or not self.endgame(picker):
-            return picked
-        late = [
-            index
-            for index, peers in picker.requested.items()
-            if parent.peer not in peers
-            and index in fetchable
-            and now - self._asked_at(index, peers) >= self._overdue_s(peers, length_bytes)
-        ]
-        self._rng.shuffle(late)
-        return late[: min(room, WINDOW_MIN)]
+    # --- pieces that are late
 
-    def _asked_at(self, index: int, peers: set[PeerId]) -> float:
-        times = [self._parents.joined[p].in_flight.get(index) for p in peers]
-        return max((at for at in times if at is not None), default=0.0)
+    def may_rescue(self, picker: Picker, length_bytes: int, now: float) -> bool:
+        """Whether somebody is idle while others are asked for something."""
+        if not picker.requested:
+            return False
+        return any(parent.room(length_bytes, now) for parent in self._parents)
 
-    def _overdue_s(self, peers: set[PeerId], length_bytes: int) -> float:
-        """Twice as long as what is in flight there should take, at least ENDGAME_AFTER_S."""
-        asked = [self._parents.joined[peer] for peer in peers]
-        owed_s = [len(p.in_flight) * length_bytes / p.rate_bytes_s for p in asked if p.rate_bytes_s]
-        return max(ENDGAME_AFTER_S, 2.0 * min(owed_s, default=0.0))
+    def rescue(self, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
+        """Ask idle parents for what others should have sent long ago, or will not for long."""
+        orders: list[ev.Order] = []
+        idle = [parent for parent in self._parents if parent.room(length_bytes, now)]
+        if not idle or not picker.requested:
+            return orders
+        late = sorted(
+            ((self._left_s(index, peers, length_bytes, now), index)
+             for index, peers in picker.requested.items()),
+            reverse=True,
+        )  # fmt: skip
+        for parent in sorted(idle, key=lambda each: each.next_s(length_bytes)):
+            for _ in range(parent.room(length_bytes, now)):
+                found = self._latest_for(parent, late, picker, length_bytes)
+                if found is None:
+                    break
+                orders += self._move(found, parent, picker, now)
+                late = [each for each in late if each[1] != found]
+        return orders
+
+    def _latest_for(
+        self, thief: Parent, late: Iterable[tuple[float, int]], picker: Picker, length_bytes: int
+    ) -> int | None:
+        """The piece that it would help most with, if it would help much."""
+        fetchable = self._borders.may_fetch(thief)
+        factor = STEAL_FACTOR if picker.wanted else STEAL_FACTOR / 2
+        needed_s = max(LATE_MIN_S, factor * thief.next_s(length_bytes))
+        for left_s, index in late:
+            if left_s < needed_s:
+                return None
+            if index in fetchable and thief.peer not in picker.requested[index]:
+                return index
+        return None
+
+    def _move(self, index: int, to: Parent, picker: Picker, now: float) -> list[ev.Order]:
+        """While other things are wanted it is taken from whom it was asked of; at the end not."""
+        asked = tuple(picker.requested[index])
+        orders: list[ev.Order] = []
+        if picker.wanted or len(asked) >= SECONDS_MAX:
+            for peer in asked:
+                self._parents.joined[peer].in_flight.pop(index, None)
+                picker.release(index, peer, "another is faster")
+                orders.append(ev.CancelPieces(peer, (index,)))
+        return orders + self._ask(to, [index], picker, now)
+
+    def _left_s(self, index: int, peers: Iterable[PeerId], length_bytes: int, now: float) -> float:
+        """How long it should still take: by the rate there, and no less than it is late already."""
+        joined = self._parents.joined
+        return min(joined[peer].left_s(index, length_bytes, now) for peer in peers)

@@ -313,7 +313,9 @@ class TaskRun(TaskMember):
                 total = self._near.inbound.received_bytes.get(peer, 0)
                 if total != received.get(peer, 0):
                     received[peer] = total
-                    self.post(ev.ParentActive(peer))
+                    self.post(
+                        ev.ParentActive(peer, self._near.links.least_round_trip_s(peer) or 0.0)
+                    )
             for order in self.core.expire(trio.current_time()):
                 self._carry_out(order)
 

@@ -175,7 +175,7 @@ class MemoryLinks:
             if outcome is not None:
                 await other.swarm.chunk_done(self._node.own, outcome)
 
-    def round_trip_s(self, peer: PeerId) -> float | None:
+    def least_round_trip_s(self, peer: PeerId) -> float | None:
         return 2 * LATENCY_S
 
     async def close(self, peer: PeerId, code: str, words: str) -> None:

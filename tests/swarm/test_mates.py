@@ -33,6 +33,9 @@ class Run:
 
 
 class Links:
+    def least_round_trip_s(self, peer: PeerId) -> float:
+        return 0.001
+
     def send(self, peer: PeerId, message: msg.Message) -> None:
         """It goes nowhere."""
 
@@ -56,7 +59,7 @@ async def test_pieces_said_before_the_version_is_open_count() -> None:
     mates.says(PEER, msg.Have(info.version, (0, 3)))
     mates.says(PEER, msg.Have(info.version, (1, 900)))
     await opened(run, mates)
-    assert run.posted == [ev.ParentJoined(PEER, PieceSet(8, (0, 1, 3)))]
+    assert run.posted == [ev.ParentJoined(PEER, PieceSet(8, (0, 1, 3)), "", 0.001)]
 
 
 async def test_the_same_of_unknown_length() -> None:
@@ -85,4 +88,4 @@ async def test_what_is_said_of_another_version_changes_nothing() -> None:
     mates.joined(PEER, msg.Join(info, bytes(1)))
     mates.says(PEER, msg.Have(other.version, (1,)))
     await opened(run, mates)
-    assert run.posted == [ev.ParentJoined(PEER, PieceSet(8))]
+    assert run.posted == [ev.ParentJoined(PEER, PieceSet(8), "", 0.001)]
