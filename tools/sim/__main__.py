@@ -16,6 +16,7 @@ from typing import Any
 
 from peerd.errors import UsageError
 from tools.sim.compare import difference, run_at
+from tools.sim.gossip import idle
 from tools.sim.report import result, table
 from tools.sim.scenario import Scenario, load, names, path_of
 from tools.sim.trace import Trace
@@ -38,10 +39,22 @@ def main(argv: list[str]) -> int:
     run.add_argument("--trace", metavar="FILE", help="write what came to pass, line by line")
     run.add_argument("--compare", metavar="REV", help="also at that commit; prints what differs")
     run.add_argument("--json", action="store_true")
+    talk = commands.add_parser("gossip", help="the gossip cores alone, idle; --peers 1000")
+    talk.add_argument("--peers", type=int, default=100)
+    talk.add_argument("--seed", type=int, default=1)
+    talk.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         for name in names():
             sys.stdout.write(f"{name:16} {load(name).description}\n")
+        return 0
+    if arguments.command == "gossip":
+        told = idle(arguments.peers, arguments.seed)
+        sys.stdout.write(
+            f"{told['gossip_peers']} idle peers: {told['gossip_bytes_per_peer_s']} B/s a peer\n"
+        )
+        if arguments.json:
+            sys.stdout.write(json.dumps(told) + "\n")
         return 0
     gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
     try:
