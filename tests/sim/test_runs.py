@@ -82,7 +82,7 @@ def test_a_silent_peer_goes_on_when_it_wakes() -> None:
 
 
 def test_four_zones_and_what_enters_them() -> None:
-    row = run("zones", peers__count="12", size="64MiB")
+    row = run("zones", peers__count="8", size="32MiB")
     assert set(row["zones"]) == {"zone-0", "zone-1", "zone-2", "zone-3"}
     assert row["zone_copies"] <= 1.25
 

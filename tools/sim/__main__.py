@@ -15,7 +15,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from peerd.errors import UsageError
+from peerd.units import parse_size
 from tools.sim.compare import difference, run_at
+from tools.sim.gossip import idle
+from tools.sim.nodes import run_nodes
 from tools.sim.report import result, table
 from tools.sim.scenario import Scenario, load, names, path_of
 from tools.sim.trace import Trace
@@ -32,23 +35,47 @@ def main(argv: list[str]) -> int:
     run = commands.add_parser("run", help="run one; example: run flash-crowd --peers 64 --seed 1")
     run.add_argument("scenario", nargs="+", help="names, or paths of files")
     run.add_argument("--peers", type=int, help="instead of the scenario's own number")
-    run.add_argument("--seed", type=int, default=1)
     run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                      help="another value for a field, as in peers.up_mbit_s=1000")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write what came to pass, line by line")
     run.add_argument("--compare", metavar="REV", help="also at that commit; prints what differs")
-    run.add_argument("--json", action="store_true")
+    talk = commands.add_parser("gossip", help="the gossip cores alone, idle; --peers 1000")
+    talk.add_argument("--peers", type=int, default=100)
+    whole = commands.add_parser("nodes", help="whole nodes under a clock that jumps; --peers 16")
+    whole.add_argument("--peers", type=int, default=16)
+    whole.add_argument("--size", type=parse_size, default="8MiB")
+    whole.add_argument("--kill", type=int, default=0, metavar="N", help="so many die meanwhile")
+    for command in (run, talk, whole):
+        command.add_argument("--seed", type=int, default=1)
+        command.add_argument("--json", action="store_true", help="one object, on the last line")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         for name in names():
             sys.stdout.write(f"{name:16} {load(name).description}\n")
         return 0
+    if arguments.command == "gossip":
+        told = idle(arguments.peers, arguments.seed)
+        words = "{gossip_peers} idle peers: {gossip_bytes_per_peer_s} B/s a peer"
+        return _say(words, told, arguments.json)
+    if arguments.command == "nodes":
+        told = run_nodes(arguments.peers, arguments.size, arguments.kill, arguments.seed)
+        words = "{right} of {peers} right, {failed} failed, {origin_copies} copies"
+        return _say(words, told, arguments.json)
     gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
     try:
         return _run(arguments)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    finally:
+        gc.enable()
+
+
+def _say(words: str, told: dict[str, Any], as_json: bool) -> int:
+    sys.stdout.write(words.format(**told) + "\n")
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:

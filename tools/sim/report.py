@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tools.sim.clock import START_S
+from tools.sim.gossip import SAMPLE_MAX, SAMPLE_S, bytes_per_peer_s
 from tools.sim.peer import SimPeer
 from tools.sim.scenario import BYTES_PER_MBIT
 from tools.sim.world import World
@@ -73,7 +74,7 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "zones": {zone: round(copies, 4) for zone, copies in entered.items() if zone},
         "wasted_bytes": sum(peer.wasted_bytes for peer in peers),
         "control_bytes_per_peer_s": round(control / len(peers) / seconds, 1),
-        "gossip_bytes_per_peer_s": 0.0,
+        **gossip_beside(len(peers), world.seed),
         "failed": sum(1 for p in peers if p.done_at is None and (p.alive or p.comes_back)),
         "killed": sum(1 for p in peers if not p.alive),
         "wrong_held": world.wrong_held(),
@@ -89,6 +90,14 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
     }
 
 
+def gossip_beside(count: int, seed: int) -> dict[str, Any]:
+    """What gossip costs meanwhile, by the real cores of a sample."""
+    if count < 2:
+        return {"gossip_bytes_per_peer_s": 0.0, "gossip_peers": 0}
+    measured = bytes_per_peer_s(min(count, SAMPLE_MAX), SAMPLE_S, seed)
+    return {key: measured[key] for key in ("gossip_bytes_per_peer_s", "gossip_peers")}
+
+
 def table(name: str, row: dict[str, Any]) -> str:
     """For people."""
     times = row["time_over_bound"]
@@ -100,7 +109,7 @@ def table(name: str, row: dict[str, Any]) -> str:
         f"  wasted {row['wasted_bytes']} bytes   failed {row['failed']}   "
         f"wrong pieces held {row['wrong_held']}   protocol errors {len(row['protocol_errors'])}",
         f"  control {row['control_bytes_per_peer_s']} B/s a peer   "
-        f"gossip {row['gossip_bytes_per_peer_s']} B/s a peer",
+        f"gossip {row['gossip_bytes_per_peer_s']} B/s a peer ({row['gossip_peers']} sampled)",
         f"  {row['seconds']} s in {row['cpu_s']} s of CPU, {row['steps']} steps; "
         f"trace {row['trace'][:12]}",
     ]
