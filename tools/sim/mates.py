@@ -45,7 +45,8 @@ class Mates:
         self._run.world.verified(join.version)
         have = bitmap(join.version, join.have)
         self.greet(peer)
-        self._run.post(ev.ParentJoined(peer, have, join.zone))
+        round_trip_s = self._peer.round_trip_s(peer)
+        self._run.post(ev.ParentJoined(peer, have, join.zone, round_trip_s))
 
     def link_down(self, peer: PeerId) -> None:
         self._greeted.pop(peer, None)

@@ -227,6 +227,11 @@ class SimPeer:
     def send(self, to: PeerId, message: Message) -> bool:
         return self.world.network.send(self, to, message)
 
+    def round_trip_s(self, peer: PeerId) -> float:
+        """What the network alone takes; 0 where there is no link."""
+        link = self.links.get(peer)
+        return 2 * link.latency_s if link is not None else 0.0
+
     def piece_arrived(
         self, sender: SimPeer, index: int, size_bytes: int, made: Attestation, spoilt: bool
     ) -> None:

@@ -326,7 +326,7 @@ class Run:
         for peer in tuple(self.core.parents.joined):
             parent = self.core.parents.joined.get(peer)
             if parent is not None and parent.in_flight and self._bytes_came(peer):
-                self.post(ev.ParentActive(peer))
+                self.post(ev.ParentActive(peer, self.peer.round_trip_s(peer)))
         self._heard.clear()
 
     def _expire(self) -> None:
