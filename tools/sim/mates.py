@@ -61,11 +61,8 @@ class Mates:
             self._greeted[peer] = None
             self.send(peer, msg.Join(store.version, store.held.to_bytes(), self._peer.zone))
 
-    def has(self, version: VersionId, have: ev.ParentHas) -> None:
-        here = self._peer.store.version
-        if here is not None and version == here.version:
-            self._run.post(have)
-            return
+    def has_early(self, version: VersionId, have: ev.ParentHas) -> None:
+        """About a version that is still unknown here: it belongs to its sender's Join."""
         join = self._early.get(have.peer)
         if join is not None and join.version.version == version:
             pieces = bitmap(join.version, join.have)

@@ -39,6 +39,7 @@ class Store:
 
     def __init__(self) -> None:
         self.version: VersionInfo | None = None
+        self.version_id: VersionId | None = None
         self.held = PieceSet(0)
         self.made: list[Attestation] = []
         self._size = self._last = 0
@@ -48,6 +49,7 @@ class Store:
         """Another version: what was held of an earlier one is of no use here."""
         assert version.piece_count is not None, "simulated content has a length"
         self.version, self._count = version, version.piece_count
+        self.version_id = version.version
         self.held = PieceSet(self._count)
         self.made = [nobody] * self._count
         self._size = version.piece_length_bytes
@@ -193,10 +195,14 @@ class SimPeer:
     def hear_have(self, version: VersionId, have: ev.ParentHas) -> None:
         """The bulk of all that is heard."""
         run = self.run
+        if run is None or run.finished:
+            return
         if self.silent:
             self.backlog.append((self.hear_have, (version, have)))
-        elif run is not None and not run.finished:
-            run.mates.has(version, have)
+        elif version == self.store.version_id:
+            run.post(have)
+        else:
+            run.mates.has_early(version, have)
 
     def _join(self, peer: PeerId, message: msg.Join) -> None:
         run, store = self.run, self.store
