@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -23,9 +22,6 @@ from tools.sim.report import result, table
 from tools.sim.scenario import Scenario, load, names, path_of
 from tools.sim.trace import Trace
 from tools.sim.world import World
-
-HASH_SEED = "0"
-"""Sets of peer ids are walked in some cores; their order follows Python's hash seed."""
 
 
 def main(argv: list[str]) -> int:
@@ -124,7 +120,4 @@ def simulate(scenario: Scenario, seed: int, trace_file: str | None = None) -> di
 
 
 if __name__ == "__main__":
-    if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
-        environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
-        os.execve(sys.executable, [sys.executable, "-m", "tools.sim", *sys.argv[1:]], environment)
     sys.exit(main(sys.argv[1:]))
