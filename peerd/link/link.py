@@ -236,6 +236,10 @@ class Link:
             started_at = trio.current_time()
             with trio.move_on_after(limits.stall_max_s) as stall:
                 await self._wire.send_all(memoryview(batch.buffer)[: batch.size_bytes])
+                if batch.piece_bytes:
+                    # Else what the kernel takes at once would count as sent, and control messages
+                    # would wait behind it.
+                    await self._wire.wait_sent()
             if stall.cancelled_caught:
                 self.end(f"it took nothing for {limits.stall_max_s:.0f} s")
                 return
@@ -248,6 +252,7 @@ class Link:
     def _piece_batch_sent(self, batch: Batch, started_at: float) -> None:
         self._used_at = trio.current_time()
         self._pace.sent(batch.size_bytes, self._used_at - started_at)
+        self._wire.allow_unsent(self._pace.unsent_bytes)
         self._shared.counters.piece_bytes_out += batch.piece_bytes
         self._shared.pool.give_back(batch.buffer)
         for job in batch.ends:

@@ -11,6 +11,8 @@ from typing import Final
 from peerd.units import KIB, MIB
 
 FRAME_TIME_S: Final = 0.05
+UNSENT_TIME_S: Final = 0.02
+"""Guess: with a frame of 50 ms behind it, HAVE and requests wait for 70 ms at most."""
 FRAME_MIN_BYTES: Final = 16 * KIB
 FRAME_MAX_BYTES: Final = MIB
 """The three: docs/design.md, 5."""
@@ -43,6 +45,12 @@ class Pace:
         known = self.rate_bytes_s
         self.rate_bytes_s = rate if known is None else known + _SMOOTHING * (rate - known)
         self._bytes, self._seconds = 0, 0.0
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What may wait in the kernel: UNSENT_TIME_S of the rate."""
+        rate = self.rate_bytes_s
+        return FRAME_FIRST_BYTES if rate is None else int(rate * UNSENT_TIME_S)
 
     @property
     def frame_bytes(self) -> int:

@@ -17,10 +17,12 @@ import trio
 from peerd.errors import PeerUnreachable, RemoteProtocolError
 from peerd.units import KIB
 
-NOTSENT_LOWAT_BYTES: Final = 512 * KIB
+UNSENT_MAX_BYTES: Final = 512 * KIB
 """Unsent bytes the kernel takes: enough to keep a fast link busy while the next batch is on its
 way, little enough that a control message does not wait behind megabytes (measured: 16 KiB, which
 is trio's, costs a wake-up each 16 KiB)."""
+UNSENT_MIN_BYTES: Final = 32 * KIB
+"""… and as little as this where the link is slow."""
 BACKLOG: Final = 512
 ACCEPT_PAUSE_S: Final = 0.1
 """After accept() said that there is no descriptor left: trio.serve_listeners does the same."""
@@ -37,7 +39,16 @@ class Wire(Protocol):
         """How many bytes came, 0 at the end; PeerUnreachable if the connection broke."""
         ...
 
+    def allow_unsent(self, size_bytes: int) -> None:
+        """How much the other side's slowness may leave waiting here (a hint, within limits)."""
+        ...
+
     async def send_all(self, view: memoryview) -> None: ...
+
+    async def wait_sent(self) -> None:
+        """Until no more than that waits here."""
+        ...
+
     async def send_eof(self) -> None: ...
     async def aclose(self) -> None: ...
 
@@ -87,8 +98,22 @@ class TcpWire:
         self.remote = _remote_host(stream)
         # SocketStream has set TCP_NODELAY. Buffer sizes stay the kernel's: setting one ends its
         # tuning, and what it tunes to is larger than an unprivileged process may ask for.
+        self._unsent_bytes = 0
+        self.allow_unsent(UNSENT_MAX_BYTES)
+
+    def allow_unsent(self, size_bytes: int) -> None:
+        size_bytes = max(UNSENT_MIN_BYTES, min(UNSENT_MAX_BYTES, size_bytes))
+        if abs(size_bytes - self._unsent_bytes) * 4 < self._unsent_bytes:
+            return  # Not worth a system call.
+        self._unsent_bytes = size_bytes
         with contextlib.suppress(OSError):  # not every system has it
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+    async def wait_sent(self) -> None:
+        try:
+            await self._stream.wait_send_all_might_not_block()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerUnreachable("the connection broke") from error
 
     async def receive_into(self, view: memoryview) -> int:
         try:

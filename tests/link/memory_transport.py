@@ -50,6 +50,12 @@ class MemoryWire:
         self._back.change(-len(data))
         return len(data)
 
+    def allow_unsent(self, size_bytes: int) -> None:
+        """`room_bytes` says it."""
+
+    async def wait_sent(self) -> None:
+        await self._out.room()
+
     async def send_all(self, view: memoryview) -> None:
         await self._out.room()
         self._out.change(len(view))

@@ -344,8 +344,7 @@ class Run:
         if peer in self._heard:
             return True
         other = self.world.network.peers[peer]
-        child = other.serving.children.get(self.peer.own) if other.alive else None
-        return child is not None and child.flowing and not other.silent
+        return other.alive and not other.silent and other.serving.sends_to(self.peer.own)
 
     def _report_progress(self) -> None:
         if self.finished:

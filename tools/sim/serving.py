@@ -1,37 +1,37 @@
-"""Sending held pieces to children, as swarm/serving.py and a link's outgoing queue do.
+"""Sending held pieces to children, as swarm/serving.py does, by the same turns.
 
-Always: a child has one flow through the uplink, its pieces go one after the other; at most
-SENDS_AT_ONCE of them are with the link already, which a Cancel does not reach.
+Always: a piece in hand is a flow through the uplink of its own; one that is cancelled is broken
+off.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, PieceIndex, VersionId
 from peerd.link import messages as msg
-from peerd.swarm.serving import REQUESTS_MAX, SENDS_AT_ONCE
+from peerd.swarm.turns import Item, Turns
+from tools.sim.clock import Timer
 
 if TYPE_CHECKING:
     from tools.sim.network import Link
     from tools.sim.peer import SimPeer
 
 
-class Child:
-    """One peer that asked for pieces over one link."""
+class Sending:
+    """A piece in hand for one child."""
 
-    __slots__ = ("flow_end", "flowing", "link", "peer", "sending", "serving", "waiting")
+    __slots__ = ("flow_end", "flowing", "item", "link", "peer", "serving")
 
-    def __init__(self, serving: Serving, peer: PeerId, link: Link) -> None:
-        self.serving, self.peer, self.link = serving, peer, link
-        self.waiting: deque[tuple[VersionId, int]] = deque()
-        self.sending: deque[int] = deque()
+    def __init__(self, serving: Serving, peer: PeerId, link: Link, item: Item) -> None:
+        self.serving, self.peer, self.link, self.item = serving, peer, link, item
         self.flow_end = 0.0
         self.flowing = False
 
     def block_sent(self) -> int:
-        return self.serving.sent(self)
+        self.serving.sent(self)
+        return 0
 
 
 class Serving:
@@ -39,62 +39,77 @@ class Serving:
 
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
-        self.children: dict[PeerId, Child] = {}
+        self._turns = Turns()
+        self._sending: dict[tuple[PeerId, Item], Sending] = {}
+        self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
 
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         link = self._peer.links.get(peer)
         if link is None or not link.up:
             return
-        child = self.children.get(peer)
-        if child is None:
-            child = self.children[peer] = Child(self, peer, link)
-        room = REQUESTS_MAX - len(child.waiting)
         version = message.version
-        child.waiting.extend([(version, index) for index in message.indices[:room]])
-        if len(message.indices) > room:
-            self._reject(peer, version, message.indices[room:])
-        self._fill(child)
-        if not child.flowing and child.sending:
-            self._peer.up.start(child, self._peer.store.size_of(child.sending[0]))
+        refused = self._turns.asked(peer, [(version, index) for index in message.indices])
+        if refused:
+            self._reject(peer, version, tuple(PieceIndex(index) for _, index in refused))
+        self._go_on()
 
     def cancelled(self, peer: PeerId, message: msg.Cancel) -> None:
-        child = self.children.get(peer)
-        if child is not None and child.waiting:
-            unwanted = {(message.version, index) for index in message.indices}
-            child.waiting = deque(item for item in child.waiting if item not in unwanted)
+        unwanted = {(message.version, index) for index in message.indices}
+        for item in self._turns.cancelled(peer, unwanted):
+            self._stop(peer, item)
+        self._go_on()
 
     def peer_gone(self, peer: PeerId) -> None:
-        child = self.children.pop(peer, None)
-        if child is not None:
-            child.waiting.clear()
-            child.sending.clear()
-            self._peer.up.stop(child)
+        for child, item in [key for key in self._sending if key[0] == peer]:
+            self._stop(child, item)
+        self._turns.gone(peer)
+        self._go_on()
+
+    def sends_to(self, peer: PeerId) -> bool:
+        """Whether anything is in hand for it."""
+        return any(child == peer for child, _ in self._sending)
 
     def stop(self) -> None:
-        for peer in list(self.children):
-            self.peer_gone(peer)
+        for peer, item in list(self._sending):
+            self._stop(peer, item)
+        self._timer.set(inf)
 
-    def sent(self, child: Child) -> int:
-        """The first piece has left: on its way with it, and the next one."""
-        peer, index = self._peer, child.sending.popleft()
+    def sent(self, sending: Sending) -> None:
+        """The piece has left: it is on its way."""
+        peer, (_, index) = self._peer, sending.item
+        del self._sending[sending.peer, sending.item]
         size_bytes = peer.store.size_of(index)
-        other = child.link.other(peer)
+        other = sending.link.other(peer)
         peer.world.network.carry(
-            child.link, peer, size_bytes, other.piece_arrived, peer, index, size_bytes,
+            sending.link, peer, size_bytes, other.piece_arrived, peer, index, size_bytes,
             peer.store.made[index], peer.lies,
         )  # fmt: skip
-        if child.waiting:
-            self._fill(child)
-        return peer.store.size_of(child.sending[0]) if child.sending else 0
+        self._turns.sent(sending.peer, sending.item, peer.world.clock.now, whole=True)
+        # Not from within the uplink's own step.
+        peer.world.clock.after(0.0, peer.guarded(self._go_on))
 
-    def _fill(self, child: Child) -> None:
-        store = self._peer.store
-        while child.waiting and len(child.sending) < SENDS_AT_ONCE:
-            version, index = child.waiting.popleft()
-            if store.version is not None and store.version.version == version and index in store:
-                child.sending.append(index)
+    def _stop(self, peer: PeerId, item: Item) -> None:
+        sending = self._sending.pop((peer, item), None)
+        if sending is not None:
+            self._peer.up.stop(sending)
+            self._turns.sent(peer, item, self._peer.world.clock.now, whole=False)
+
+    def _go_on(self) -> None:
+        peer, store = self._peer, self._peer.store
+        now = peer.world.clock.now
+        while (turn := self._turns.next(now)) is not None:
+            child, item = turn
+            version, index = item
+            link = peer.links.get(child)
+            if link is None or not link.up:
+                self._turns.gone(child)
+            elif store.version is None or store.version.version != version or index not in store:
+                self._turns.sent(child, item, now, whole=False)
+                self._reject(child, version, (PieceIndex(index),))
             else:
-                self._reject(child.peer, version, (PieceIndex(index),))
+                sending = self._sending[child, item] = Sending(self, child, link, item)
+                peer.up.start(sending, store.size_of(index))
+        self._timer.set(self._turns.deadline(now))
 
-    def _reject(self, peer: PeerId, version: VersionId, indices: tuple[int, ...]) -> None:
+    def _reject(self, peer: PeerId, version: VersionId, indices: tuple[PieceIndex, ...]) -> None:
         self._peer.world.network.send(self._peer, peer, msg.Reject(version, indices))

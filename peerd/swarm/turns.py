@@ -1,0 +1,117 @@
+"""Whose piece is sent next, and how many are in hand at once.
+
+Always: children take turns, a piece each; no child waits for another's slow link: what is in hand
+for too long counts no more; so few are in hand that each is whole soon, for a child passes on only
+what it has whole.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from peerd.ids import PeerId, VersionId
+
+Item = tuple[VersionId, int]
+
+REQUESTS_MAX: Final = 256
+"""Pieces a child may have waiting: four full windows (parents.WINDOW_MAX)."""
+SENDS_AT_ONCE: Final = 4
+"""Pieces to one child that are read and sealed at a time: with one, each waits for the end of the
+one before, which halves the rate at 256 KiB pieces (`python -m tools.bench link`)."""
+HANDS_START: Final = 2
+HANDS_MAX: Final = 8
+"""Pieces in hand for all children. Simulated, 16 peers: with one flow for each of 15 children the
+first piece was whole at the first child after the time of 15."""
+SOON_S: Final = 0.1
+LATE_S: Final = 0.3
+"""One more in hand where a piece is sent within SOON_S, one fewer where it takes LATE_S. Guess: a
+few times the 25 ms that commit and HAVE take."""
+HELD_MIN_S: Final = 0.5
+HELD_FACTOR: Final = 4.0
+"""In hand for so many times as long as pieces took lately, it is the child that is slow. Guess."""
+
+
+@dataclass
+class Child:
+    """What one peer waits for, and what is in hand for it, with the time since when."""
+
+    waiting: deque[Item] = field(default_factory=deque)
+    in_hand: dict[Item, float] = field(default_factory=dict)
+
+
+class Turns:
+    """One peer's uploads. Times in seconds; `took_s` is smoothed."""
+
+    def __init__(self) -> None:
+        self.children: OrderedDict[PeerId, Child] = OrderedDict()
+        self.hands = HANDS_START
+        self.took_s = SOON_S
+
+    def asked(self, peer: PeerId, items: Iterable[Item]) -> list[Item]:
+        """A child asks; returns what is too much."""
+        child = self.children.setdefault(peer, Child())
+        wanted = list(items)
+        room = REQUESTS_MAX - len(child.waiting)
+        child.waiting.extend(wanted[:room])
+        return wanted[room:]
+
+    def cancelled(self, peer: PeerId, items: set[Item]) -> list[Item]:
+        """It wants these no more; returns those in hand, which can be broken off."""
+        child = self.children.get(peer)
+        if child is None:
+            return []
+        child.waiting = deque(item for item in child.waiting if item not in items)
+        return [item for item in child.in_hand if item in items]
+
+    def gone(self, peer: PeerId) -> None:
+        self.children.pop(peer, None)
+
+    def next(self, now: float) -> tuple[PeerId, Item] | None:
+        """What to take in hand now; None while there are enough, or nothing waits."""
+        counted = sum(
+            1 for each in self.children.values() for at in each.in_hand.values()
+            if now - at < self._held_s()
+        )  # fmt: skip
+        if counted >= self.hands:
+            return None
+        for peer, child in self.children.items():
+            if child.waiting and len(child.in_hand) < SENDS_AT_ONCE:
+                if child.waiting[0] in child.in_hand:
+                    continue  # Broken off and asked for again, or asked for twice.
+                item = child.waiting.popleft()
+                child.in_hand[item] = now
+                self.children.move_to_end(peer)
+                return peer, item
+        return None
+
+    def sent(self, peer: PeerId, item: Item, now: float, *, whole: bool) -> None:
+        """No more in hand. `whole`: it was sent to its end, and its time tells something."""
+        child = self.children.get(peer)
+        since = child.in_hand.pop(item, None) if child is not None else None
+        if child is not None and not child.waiting and not child.in_hand:
+            del self.children[peer]
+        if since is None or not whole:
+            return
+        took_s = now - since
+        if took_s > self._held_s():
+            return  # The child was slow, not this peer.
+        self.took_s += (took_s - self.took_s) / 4
+        if took_s <= SOON_S:
+            self.hands = min(HANDS_MAX, self.hands + 1)
+        elif took_s >= LATE_S:
+            self.hands = max(1, self.hands - 1)
+
+    def deadline(self, now: float) -> float:
+        """When something in hand stops to count; inf if nothing is."""
+        times = [
+            at + self._held_s()
+            for child in self.children.values() for at in child.in_hand.values()
+        ]  # fmt: skip
+        return min((at for at in times if at > now), default=inf)
+
+    def _held_s(self) -> float:
+        return max(HELD_MIN_S, HELD_FACTOR * self.took_s)
