@@ -253,6 +253,8 @@ class Lab:
         record.save(self._kept)
 
     def _write_losses(self) -> None:
+        for peer in self.spec.peers:
+            kernel.ip([plan.single_frames()], namespace(self.name, peer.name))
         losses = {port: percent for port, percent in self._kept.losses.items() if percent}
         kernel.nft(plan.loss(losses, self._kept.pair_losses), self._hub)
         record.save(self._kept)
