@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="peerd-chaos-", dir=MEMORY))
+    made = Path(tempfile.mkdtemp(prefix=f"peerd-chaos-{os.getpid()}-", dir=MEMORY))
     janitor = subprocess.Popen(
         [sys.executable, "-m", __name__, str(made), str(os.getpid())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=ROOT,
