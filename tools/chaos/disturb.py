@@ -22,6 +22,9 @@ FAULTY_S: Final = 3.0
 """How long an origin goes on failing."""
 OVERLAY_WITHIN_S: Final = 5.0
 KNOWN_WITHIN_S: Final = 10.0
+SPLIT_AT: Final = 0.15
+HEALED_AT: Final = 0.75
+"""Far apart: at 64 MiB and 40 Mbit/s it is longer than a link may be silent, so links end."""
 KEEPER_DIES_AT: Final = (0.15, 0.4, 0.65)
 
 
@@ -98,7 +101,7 @@ async def three_sides(lab: Lab) -> None:
 
 
 async def _partition(lab: Lab, count: int) -> None:
-    await lab.progress(0.2)
+    await lab.progress(SPLIT_AT)
     order = lab.rng.sample(lab.peers, len(lab.peers))
     sides = [order[number::count] for number in range(count)]
     lab.partition(*sides)
@@ -106,7 +109,10 @@ async def _partition(lab: Lab, count: int) -> None:
         # Something that only this side has, to see later when the others know of it.
         for number, side in enumerate(sides):
             learning.start_soon(_get_small, lab, side[0], number)
-    await lab.progress(0.6)
+    await lab.progress(HEALED_AT)
+    fewest = min([(await peer.status())["peers"] for peer in lab.peers])
+    noticed = f"{fewest} of {len(lab.peers) - 1} others reachable"
+    lab.findings.append(Finding("before the heal", noticed, "(told only)", True))
     wasted = [await _wasted(lab, peer) for peer in lab.peers]
     lab.heal()
     healed_at = trio.current_time()

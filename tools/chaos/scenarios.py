@@ -85,13 +85,13 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "partition-2",
-        "splits the peers into two from 20 % to 60 %; all reach the origin",
+        "splits the peers into two from 15 % to 75 %; all reach the origin",
         Limits(copies_max=2 * 1.02),
         disturb.two_sides,
     ),
     Scenario(
         "partition-3",
-        "splits the peers into three from 20 % to 60 %; all reach the origin",
+        "splits the peers into three from 15 % to 75 %; all reach the origin",
         Limits(copies_max=3 * 1.02),
         disturb.three_sides,
     ),
