@@ -238,6 +238,10 @@ class Lab:
             if asked.got is None:
                 words = "; ".join(asked.errors[-2:]) or "not done in time"
                 self.findings.append(Finding(asked.peer.name, words[:160], "finishes", False))
+        hit = [asked.done_at for asked in wanting if asked.peer.name in self.hurt]
+        if hit and all(hit):
+            last_s = max(end for end in hit if end is not None) - self.asked_at
+            self.findings.append(Finding("those hit, done", f"{last_s:.1f} s", "(told only)", True))
         return Measured(
             asked=len(wanting),
             finished=sum(asked.got is not None for asked in wanting),
