@@ -6,7 +6,9 @@ findings; where it came too late to disturb anything it says so (Spoiled), and t
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -221,6 +223,33 @@ async def full_disk(lab: Lab) -> None:
     await lab.until(lab.over)
     janitor.mount(peer.data_dir, 2 * lab.shape.size_bytes)
     peer.up.set()
+
+
+async def disk_fills(lab: Lab) -> None:
+    """Somebody else fills it; what a get says then, if it says anything, is that there is no room.
+
+    It may also get through: room for the content is taken before it is read.
+    """
+    peer = lab.peers[-1]
+    lab.hurt.add(peer.name)
+    await lab.progress(0.3)
+    ballast = peer.data_dir / "ballast"
+    _fill(ballast)
+    await lab.until(lab.over)
+    asked = lab.asked[peer.name]
+    with trio.move_on_after(FAULTY_S):
+        await lab.until(lambda: bool(asked.errors) or asked.over)
+    ballast.unlink()
+    words = asked.errors[0] if asked.errors else "nothing"
+    ok = words == "nothing" or words.startswith("no-space")
+    lab.findings.append(Finding("the full one says", words[:60], "nothing, or no-space", ok))
+
+
+def _fill(ballast: Path) -> None:
+    block = bytes(1 << 16)
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(block):
+            pass  # Until there is no space left.
 
 
 async def clock(lab: Lab) -> None:

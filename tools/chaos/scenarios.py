@@ -44,6 +44,10 @@ def _small_disk(shape: Shape) -> Setting:
     return Setting(disks_bytes={shape.peers - 1: shape.size_bytes // 2})
 
 
+def _roomy_disk(shape: Shape) -> Setting:
+    return Setting(disks_bytes={shape.peers - 1: 2 * shape.size_bytes})
+
+
 def _own_clock(shape: Shape) -> Setting:
     found = sorted(Path("/usr/lib").glob(f"*/{FAKETIME}"))
     if not found:
@@ -113,7 +117,8 @@ SCENARIOS: Final = (
     Scenario(
         "lying-reader",
         "one peer vouches for bytes that are not the origin's; the digest is known",
-        Limits(),
+        # A whole digest does not say which piece is wrong: at worst each is read a second time.
+        Limits(copies_max=2 * 1.02),
         disturb.lies,
         setting=_last("attest"),
         known_digest=True,
@@ -125,6 +130,13 @@ SCENARIOS: Final = (
         SURVIVED,
         disturb.full_disk,
         setting=_small_disk,
+    ),
+    Scenario(
+        "disk-fills",
+        "one peer's disk is filled by something else at 30 %, until the others are done",
+        SURVIVED,
+        disturb.disk_fills,
+        setting=_roomy_disk,
     ),
     Scenario(
         "origin-cuts",
