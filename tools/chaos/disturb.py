@@ -291,10 +291,9 @@ async def origin_errors(lab: Lab) -> None:
 
 async def origin_changes(lab: Lab) -> None:
     await lab.progress(0.5)
-    before = await lab.origin.sent()
     await lab.origin.change()
-    lab.lost_bytes["the old version"] = before.content_bytes
     await lab.until(lab.over)
+    lab.lost_bytes["the old version"] = (await lab.origin.sent()).old_bytes
     found = {asked.got.sha256 for asked in lab.asked.values() if asked.got is not None}
     names = {lab.origin.sha256: "old", lab.origin.sha256_changed: "new"}
     words = ", ".join(sorted(names.get(digest, "mixed") for digest in found))

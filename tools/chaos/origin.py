@@ -28,6 +28,8 @@ class Sent:
     content_bytes: int
     by_address: dict[str, int]
     body_bytes: int
+    old_bytes: int
+    """Of the content as it was before it changed."""
     statuses: dict[str, int]
 
 
@@ -53,7 +55,8 @@ class Origin:
 
     async def sent(self) -> Sent:
         told = await self._order({})
-        return Sent(told["content_bytes"], told["sent"], told["body_bytes"], told["statuses"])
+        return Sent(told["content_bytes"], told["sent"], told["body_bytes"], told["old_bytes"],
+                    told["statuses"])  # fmt: skip
 
     async def faults(self, **faults: Any) -> None:
         """These, of peerd.cli.origin_serving.Faults, and no others, from the next request on."""

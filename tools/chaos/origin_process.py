@@ -57,11 +57,13 @@ class Shelf:
 
 
 class Switched(OriginServer):
-    """Counts what each address was sent, and may be told to go wrong."""
+    """Counts what each address was sent, and of which version; may be told to go wrong."""
 
     def __init__(self, shelf: Shelf, host: str) -> None:
         super().__init__(shelf, Faults(), host, PORT)
+        self._digests = shelf.digests
         self.sent: Counter[str] = Counter()
+        self.of_version: Counter[str] = Counter()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -83,7 +85,8 @@ class Switched(OriginServer):
         with self.stats.lock:
             content_bytes = self.stats.bytes_by_path[CONTENT_PATH]
             statuses = {str(status): count for status, count in self.stats.statuses.items()}
-            return {"content_bytes": content_bytes, "sent": dict(self.sent),
+            old_bytes = self.of_version[f'"{self._digests[0]}"']
+            return {"content_bytes": content_bytes, "sent": dict(self.sent), "old_bytes": old_bytes,
                     "body_bytes": self.stats.body_bytes, "statuses": statuses}  # fmt: skip
 
 
@@ -92,16 +95,22 @@ class Watched(Conversation):
         super().__init__(server, connection)
         self._switched = server
         self._address = address
+        self._etag = ""
 
     def _answer(self, request: Request) -> bool:
         self._faults = self._switched.faults
         return super()._answer(request)
+
+    def _send(self, request: Request, content: Content) -> bool:
+        self._etag = content.etag
+        return super()._send(request, content)
 
     def _send_slice(self, path: str, descriptor: int, position: int, size: int) -> int:
         sent = super()._send_slice(path, descriptor, position, size)
         if path == CONTENT_PATH:
             with self._switched.stats.lock:
                 self._switched.sent[self._address] += sent
+                self._switched.of_version[self._etag] += sent
         return sent
 
 
