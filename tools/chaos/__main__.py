@@ -36,6 +36,8 @@ def run(said: argparse.Namespace) -> int:
     names = [one.name for one in SCENARIOS] if said.scenarios == ["all"] else said.scenarios
     scenarios = [named(name) for name in names]
     shape = Shape(peers=said.peers, size_bytes=said.size, rate_bit_s=said.rate, seed=said.seed)
+    for scenario in scenarios:
+        scenario.setting(scenario.shape(shape))  # What cannot be run is said before anything is.
     verdicts = []
     for repetition in range(said.repeat):
         runner = Runner(_say)

@@ -238,6 +238,9 @@ class Lab:
             if asked.got is None:
                 words = "; ".join(asked.errors[-2:]) or "not done in time"
                 self.findings.append(Finding(asked.peer.name, words[:160], "finishes", False))
+        died = [peer.name for peer in self.alive() if not peer.runs()]
+        if died:
+            self.findings.append(Finding("died unasked", ", ".join(died), "nobody", False))
         hit = [asked.done_at for asked in wanting if asked.peer.name in self.hurt]
         if hit and all(hit):
             last_s = max(end for end in hit if end is not None) - self.asked_at

@@ -101,6 +101,9 @@ class Peer:
                 await trio.sleep(POLL_S)
         raise Spoiled(f"{self.name} does not start: {self.last_words()}")
 
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def kill(self) -> None:
         assert self.process is not None, "it was started"
         self.up = trio.Event()

@@ -48,8 +48,8 @@ class Runner:
                 scenario.name, shape, setting, scenario.disturb,
                 lambda measured: judge(scenario.name, shape, scenario.limits, reference, measured),
             )  # fmt: skip
-        except* Spoiled as spoiled:
-            verdict = failed(scenario.name, shape, str(_first(spoiled)))
+        except* (Spoiled, PeerdError) as spoiled:
+            verdict = failed(scenario.name, shape, _words(spoiled))
         assert verdict is not None
         return verdict
 
@@ -103,9 +103,9 @@ async def _keep(lab: Lab, name: str) -> Path:
     return kept
 
 
-def _first(group: BaseExceptionGroup[Spoiled]) -> Spoiled:
+def _words(group: BaseExceptionGroup[Spoiled | PeerdError]) -> str:
+    """Those of the first; when a daemon is gone, the others say the same."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, Spoiled)
-    return error
+    return str(error)
