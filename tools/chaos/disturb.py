@@ -236,6 +236,11 @@ async def disk_fills(lab: Lab) -> None:
     with trio.move_on_after(FAULTY_S):
         await lab.until(lambda: bool(asked.errors) or asked.over)
     ballast.unlink()
+    dead = not peer.runs()
+    lab.findings.append(Finding("its daemon", "ends" if dead else "goes on", "goes on", not dead))
+    if dead:
+        peer.kill()
+        await lab.restart(peer)
     words = asked.errors[0] if asked.errors else "nothing"
     ok = words == "nothing" or words.startswith("no-space")
     lab.findings.append(Finding("the full one says", words[:60], "nothing, or no-space", ok))
