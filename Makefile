@@ -42,5 +42,8 @@ bench: setup-lab ## the link, then a short swarm in the network lab (root); docs
 	$(BIN)/python -m tools.bench swarm --peers 8 --rate 50mbit --size 64MiB --repeat 1 \
 	    --against curl,libtorrent,aria2
 
-test-clients chaos soak: ## not there yet: these come with the gateway and the lab
+chaos: setup-lab ## every scenario of docs/chaos.md in the network lab (root)
+	$(BIN)/python -m tools.chaos run all
+
+test-clients soak: ## not there yet: these come with the gateway
 	@echo "make $@: not there yet, see docs/acceptance.md" >&2; exit 1

@@ -28,7 +28,8 @@ fi
 extras=dev
 if [ "${1:-}" = lab ]; then
     extras=dev,lab
-    for pair in ip:iproute2 nft:nftables ping:iputils-ping nginx:nginx-light aria2c:aria2 curl:curl; do
+    for pair in ip:iproute2 nft:nftables ping:iputils-ping nginx:nginx-light aria2c:aria2 curl:curl \
+        faketime:faketime; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 ||
             missing="$missing ${pair##*:}"
     done

@@ -92,7 +92,7 @@ class Peer:
             "--disk-reserve", "64MiB", *self.flags,
         ]  # fmt: skip
         if self.mode:
-            command = [sys.executable, "-m", "tests.e2e.liar", self.mode, self._settings(command)]
+            command = [sys.executable, "-m", "tools.chaos.liar", self.mode, self._settings(command)]
         with (self.home / "out").open("ab") as out, (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=log, env=os.environ | self.environment

@@ -1,4 +1,4 @@
-"""A daemon that breaks the rules, for the stories that catch it: `python -m tests.e2e.liar MODE …`.
+"""A daemon that breaks the rules, for stories that catch it: `python -m tools.chaos.liar MODE …`.
 
 Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of pieces, `stall`
 takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
