@@ -93,6 +93,7 @@ class KeeperConfig:
     lease_max_s: float = 30.0  # Guess: what a dead reader may hold up at most.
     lease_margin: float = 3.0  # Guess: a lease lasts this many times the expected time.
     lease_slack_s: float = 0.5  # Transit of a grant: its holder's deadline is later by that much.
+    unattested_s: float = 1.0  # Two report intervals (Progress), then it counts as unread.
     lease_stall_max_s: float = 120.0  # Guess: renewals without one piece end here.
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
 

@@ -228,6 +228,9 @@ def progress(kept: Kept, entry: Entry, message: Progress, now: float) -> None:
     if kept.version is None or message.version != kept.version.version:
         return
     kept.roster.has(entry, parse_bitmap(message.have, kept.count), now)
+    for lease in kept.book.of(entry.peer):
+        if lease.said_done:
+            kept.end_lease(lease, "unattested", now, unread=False)
 
 
 # --- going, and coming back

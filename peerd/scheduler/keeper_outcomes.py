@@ -55,7 +55,7 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
         case Outcome.DONE if lease.kind is LeaseKind.RESOLVE and not lease.count:
             pass  # It has yet to say what it resolved.
         case Outcome.DONE:
-            kept.end_lease(lease, "unattested", now, unread=False)
+            _done(kept, entry, lease, now)
         case Outcome.RETURNED:
             kept.end_lease(lease, "returned", now, unread=True)
         case Outcome.REFUSED:
@@ -67,6 +67,19 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
 def _lease(kept: Kept, entry: Entry, lease_id: int) -> Lease | None:
     lease = kept.book.leases.get(LeaseId(lease_id))
     return lease if lease is not None and lease.holder == entry.peer else None
+
+
+def _done(kept: Kept, entry: Entry, lease: Lease, now: float) -> None:
+    """Over, but where it says nothing of a piece: it holds that, and its Progress is on its way.
+
+    Granted again at once, such a lease would come back as fast as it went, to be granted again.
+    """
+    silent = lease.bits & ~(lease.attested | kept.roster.covered)
+    if silent and lease.kind is not LeaseKind.STREAM and kept.roster.trusted(entry.peer):
+        lease.said_done = True
+        lease.expires_at = now + kept.config.unattested_s - kept.config.lease_slack_s
+    else:
+        kept.end_lease(lease, "unattested", now, unread=False)
 
 
 def _checked(
@@ -278,6 +291,9 @@ def expire_leases(kept: Kept, now: float) -> None:
     """Take back what was neither finished nor renewed."""
     for lease in kept.book.expired(now, kept.config.lease_slack_s):
         if lease.lease not in kept.book.leases:
+            continue
+        if lease.said_done:
+            kept.end_lease(lease, "unattested", now, unread=False)
             continue
         kept.say(now, f"{lease.kind.name} {lease.first}+{lease.count} of {lease.holder} ran out")
         if lease.kind is LeaseKind.STREAM:

@@ -247,6 +247,8 @@ class Kept:
 
     def renew(self, entry: Entry, lease: Lease, now: float) -> None:
         """More time for a holder who gets on with it."""
+        if lease.said_done:
+            return
         if now - lease.made_at > self.config.lease_stall_max_s:
             self.say(now, f"{entry.peer} got nothing for long: not renewed")
             return
