@@ -31,6 +31,8 @@ from peerd.scheduler.keeper_voices import Ruling, alone, outvoted, rule
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 
+CANNOT_WRITE = ("no-space", "store-damaged")
+"""What a reader fails with whose own disk is the trouble (errors.py)."""
 STREAM_AHEAD = 4
 """Pieces that a stream's reader may have read beyond its last report. Guess."""
 
@@ -150,6 +152,10 @@ def _failed(kept: Kept, entry: Entry, lease: Lease, code: str, words: str, now: 
         _said_changed(kept, entry, words, now)
         return
     _back_off(kept, entry, now)
+    if code in CANNOT_WRITE:
+        # What it reads is thrown away: it is granted nothing until it asks anew.
+        entry.room = 0
+        kept.line_up(entry, now)
     if not code.startswith("origin-"):
         return  # Its own trouble: no space, cancelled.
     kept.failures.pop(entry.peer, None)

@@ -399,3 +399,18 @@ def test_and_is_read_by_another_where_that_says_nothing_of_them_either() -> None
     desk.later(1.1)
     assert [x.first for x in desk.leases(2)] == [lease.first]
     assert desk.core.unneeded_reads(desk.task) == {"unattested": 1}
+
+
+def test_who_has_no_room_is_granted_nothing_until_it_asks_anew() -> None:
+    desk = Desk([1, 2])
+    desk.enrol(1, room=2)
+    desk.later(1.0)
+    desk.ask(1, 2)
+    desk.resolve(1, 100)
+    for lease in desk.leases(1):
+        desk.report(1, lease.lease, Outcome.FAILED, code="no-space")
+    desk.forget()
+    desk.later(60.0)
+    assert not desk.grants(1)
+    desk.ask(1, 2)
+    assert desk.grants(1)
