@@ -93,6 +93,8 @@ class KeeperConfig:
     lease_max_s: float = 30.0  # Guess: what a dead reader may hold up at most.
     lease_margin: float = 3.0  # Guess: a lease lasts this many times the expected time.
     lease_slack_s: float = 0.5  # Transit of a grant: its holder's deadline is later by that much.
+    overdue_min_s: float = 1.0  # Guess: a few origins' slow answers.
+    overdue_check_s: float = 0.25  # Guess: a quarter of it.
     unattested_s: float = 1.0  # Two report intervals (Progress), then it counts as unread.
     lease_stall_max_s: float = 120.0  # Guess: renewals without one piece end here.
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
@@ -109,6 +111,7 @@ class KeeperConfig:
 
     fresh_s: float = 60.0  # Guess: content without a digest is confirmed that often.
     failure_backoff_s: float = 1.0  # Guess; doubles with each failure of the same peer.
+    behind_backoff_s: float = 5.0  # Guess: the same where others read with success.
     failure_backoff_max_s: float = 30.0  # Guess.
     failure_forget_s: float = 60.0  # Guess.
     failures_enough: int = 3  # Different peers that failed in a row: it is not them.

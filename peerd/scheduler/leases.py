@@ -134,6 +134,10 @@ class LeaseBook:
         """No extent waits (those that do may be covered meanwhile)."""
         return self._pool is None or not self._pool.heap
 
+    @property
+    def extents_waiting(self) -> int:
+        return 0 if self._pool is None else len(self._pool.heap)
+
     def next_run(self, covered: int) -> tuple[int, int] | None:
         """The next run of pieces, within one extent, that nobody holds or reads."""
         pool = self._pool
