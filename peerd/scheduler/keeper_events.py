@@ -84,6 +84,7 @@ class KeeperConfig:
     """Every figure of a keeper, with its source."""
 
     readers_max: int = 12  # reference/peers.md: 8–16 at once for 8 to 64 peers, all together.
+    ramp_first: int = 2  # Reads at once before a piece is there. Simulated: 24 are 24 pieces' time.
     leases_each_min: int = 2  # One being read, one queued: no round trip between extents.
     leases_each_max: int = 8  # Alone, eight keep an origin busy (Guess; peers.md: 8 readers).
     leases_all_wanted: int = 16  # Few readers share this many. peers.md: up to 16 reads at once.

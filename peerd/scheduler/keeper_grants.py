@@ -61,7 +61,7 @@ def _resolve(kept: Kept, now: float) -> None:
 
 
 def _read(kept: Kept, now: float) -> None:
-    while not kept.book.drained:
+    while not kept.book.drained and pace.may_begin(kept, now):
         entry = pick(kept, now)
         run = kept.book.next_run(kept.roster.covered) if entry is not None else None
         if entry is None or run is None:

@@ -65,6 +65,21 @@ def others_read(kept: Kept, peer: PeerId, since: float) -> bool:
     return False
 
 
+def may_begin(kept: Kept, now: float) -> bool:
+    """Whether one more read may start: few at first, then as many more as there are pieces.
+
+    All at once they would share the origin, and the first piece be whole when the last is. One
+    that brings nothing for long holds nobody up.
+    """
+    config = kept.config
+    most = config.ramp_first + kept.roster.covered.bit_count()
+    if most >= config.readers_max * config.leases_each_max:
+        return True
+    since = now - config.overdue_min_s
+    busy = sum(1 for x in kept.book.leases.values() if x.reads and x.made_at > since)
+    return busy < most
+
+
 # --- who falls behind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peerd.link import messages as m
 from peerd.link.messages import LeaseKind, Outcome
+from peerd.scheduler.keeper_events import KeeperConfig
 from tests.scheduler.desk import Desk
 
 PIECES = 400
@@ -151,3 +152,31 @@ def test_a_keeper_does_not_shun_itself_for_links_that_fail() -> None:
     for number in desk.order[1:]:
         desk.hear(number, m.Complaint(desk.task, 1, desk.id(desk.own), "wrong bytes"))
     assert not desk.core.kept(desk.task).roster.trusted(desk.id(desk.own))  # type: ignore[union-attr]
+
+
+def test_few_read_at_first_and_as_many_more_as_there_are_pieces() -> None:
+    desk = Desk(range(1, 21), config=KeeperConfig())
+    for number in range(1, 21):
+        desk.enrol(number, room=4)
+    desk.later(1.0)
+    for number in range(1, 21):
+        desk.ask(number, 4)
+    desk.resolve(next(n for n in range(1, 21) if desk.grants(n)), 400)
+    assert len(desk.leases()) == 3
+    for pieces in range(2, 40):
+        lease = desk.leases()[0]
+        desk.finish(next(n for n in range(1, 21) if desk.id(n) == lease.holder), lease)
+        assert len(desk.leases()) == min(2 + pieces, 24)
+
+
+def test_the_first_readers_do_not_hold_up_the_others_for_long() -> None:
+    desk = Desk(range(1, 21), config=KeeperConfig())
+    for number in range(1, 21):
+        desk.enrol(number, room=4)
+    desk.later(1.0)
+    for number in range(1, 21):
+        desk.ask(number, 4)
+    desk.resolve(next(n for n in range(1, 21) if desk.grants(n)), 400)
+    assert len(desk.leases()) == 3
+    desk.later(1.3)
+    assert len(desk.leases()) == 6
