@@ -37,7 +37,7 @@ from peerd.link.messages import (
 )
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_members as members
-from peerd.scheduler import keeper_outcomes as outcomes
+from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
 from peerd.scheduler.keeper_door import MembersDoor
 from peerd.scheduler.keeper_events import (
@@ -363,7 +363,7 @@ class KeeperCore(MembersDoor):
     # --- time, and the small print
 
     def _tick(self, seat: Seat, kept: Kept, now: float) -> None:
-        outcomes.expire_leases(kept, now)
+        pace.expire_leases(kept, now)
         for timer in [timer for timer, at in kept.timers.items() if at <= now]:
             kept.timers.pop(timer, None)
             match timer:
@@ -375,7 +375,7 @@ class KeeperCore(MembersDoor):
                 case Timer.LOST:
                     members.sweep_lost(kept, now)
                 case Timer.COOL:
-                    outcomes.warm_up(kept, now)
+                    pace.warm_up(kept, now)
                 case Timer.TELL:
                     members.tell(kept)
                 case Timer.NAME:
@@ -388,6 +388,6 @@ class KeeperCore(MembersDoor):
                 case Timer.IDLE:
                     self._let_go(seat)
                     return
-                case Timer.JUDGE:
+                case Timer.JUDGE | Timer.OVERDUE:
                     pass  # `plan` looks again.
         self._after(seat, now)

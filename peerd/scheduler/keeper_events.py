@@ -84,6 +84,7 @@ class KeeperConfig:
     """Every figure of a keeper, with its source."""
 
     readers_max: int = 12  # reference/peers.md: 8–16 at once for 8 to 64 peers, all together.
+    ramp_first: int = 2  # Reads at once before a piece is there. Simulated: 24 are 24 pieces' time.
     leases_each_min: int = 2  # One being read, one queued: no round trip between extents.
     leases_each_max: int = 8  # Alone, eight keep an origin busy (Guess; peers.md: 8 readers).
     leases_all_wanted: int = 16  # Few readers share this many. peers.md: up to 16 reads at once.
@@ -93,6 +94,9 @@ class KeeperConfig:
     lease_max_s: float = 30.0  # Guess: what a dead reader may hold up at most.
     lease_margin: float = 3.0  # Guess: a lease lasts this many times the expected time.
     lease_slack_s: float = 0.5  # Transit of a grant: its holder's deadline is later by that much.
+    overdue_min_s: float = 1.0  # Guess: a few origins' slow answers.
+    overdue_check_s: float = 0.25  # Guess: a quarter of it.
+    unattested_s: float = 1.0  # Two report intervals (Progress), then it counts as unread.
     lease_stall_max_s: float = 120.0  # Guess: renewals without one piece end here.
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
 
@@ -108,6 +112,7 @@ class KeeperConfig:
 
     fresh_s: float = 60.0  # Guess: content without a digest is confirmed that often.
     failure_backoff_s: float = 1.0  # Guess; doubles with each failure of the same peer.
+    behind_backoff_s: float = 5.0  # Guess: the same where others read with success.
     failure_backoff_max_s: float = 30.0  # Guess.
     failure_forget_s: float = 60.0  # Guess.
     failures_enough: int = 3  # Different peers that failed in a row: it is not them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
 from peerd.scheduler import keeper_borders as borders
+from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_audits import Check
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
 from peerd.scheduler.keeper_voices import unheard
@@ -32,6 +33,8 @@ def plan(kept: Kept, now: float) -> None:
     if kept.scope:
         borders.plan(kept, now)
         return
+    if Timer.OVERDUE not in kept.timers:
+        pace.reclaim(kept, now)
     if kept.failures:
         judge(kept, now)
         if _enough_failed(kept):
@@ -58,7 +61,7 @@ def _resolve(kept: Kept, now: float) -> None:
 
 
 def _read(kept: Kept, now: float) -> None:
-    while not kept.book.drained:
+    while not kept.book.drained and pace.may_begin(kept, now):
         entry = pick(kept, now)
         run = kept.book.next_run(kept.roster.covered) if entry is not None else None
         if entry is None or run is None:
@@ -129,7 +132,7 @@ def pick(kept: Kept, now: float, fresh_voice: bool = False) -> Entry | None:
         full = entry is not None and len(leases) >= min(each, entry.room)
         if entry is None or (full and not fresh_voice):  # A doubt does not wait for reads.
             continue
-        if not able(kept, entry, now, fresh_voice):
+        if not able(kept, entry, now, fresh_voice) or not pace.may_try(kept, entry, now):
             continue
         if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
             best = entry
@@ -146,7 +149,7 @@ def _first(kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool) 
         if scanned >= LINE_SCANNED_MAX:
             break
         entry = kept.roster.entries[peer]
-        if able(kept, entry, now, fresh_voice):
+        if able(kept, entry, now, fresh_voice) and pace.may_try(kept, entry, now):
             return entry
     return None
 
@@ -184,6 +187,8 @@ def _auditor(kept: Kept, check: Check, now: float) -> Entry | None:
     for peer in kept.rng.sample(askers, min(AUDITORS_TRIED_MAX, len(askers))):
         entry = kept.roster.entries[peer]
         if check.vouched(peer) or not able(kept, entry, now):
+            continue
+        if not check.dispute and not pace.may_try(kept, entry, now):
             continue
         if len(kept.book.by_holder.get(peer, ())) < min(entry.room, kept.config.leases_each_max):
             return entry

@@ -23,6 +23,7 @@ from peerd.link.messages import (
 )
 from peerd.manifest import VersionInfo
 from peerd.pieces import extent_pieces
+from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry, parse_bitmap
@@ -228,6 +229,9 @@ def progress(kept: Kept, entry: Entry, message: Progress, now: float) -> None:
     if kept.version is None or message.version != kept.version.version:
         return
     kept.roster.has(entry, parse_bitmap(message.have, kept.count), now)
+    for lease in kept.book.of(entry.peer):
+        if lease.said_done:
+            kept.end_lease(lease, "unattested", now, unread=False)
 
 
 # --- going, and coming back
@@ -256,13 +260,14 @@ def came_back(kept: Kept, entry: Entry) -> None:
 
 
 def gone(kept: Kept, peer: PeerId, now: float) -> None:
-    """Off the roster. Its leases stay until they end: it may still be reading."""
+    """Off the roster. What it was to read is anybody's; a stream is not to be had twice at once."""
     kept.lost.pop(peer, None)
     kept.awaiting.discard(peer)
     entry = kept.roster.remove(peer)
     if entry is None:
         return
     kept.say(now, f"{peer} left with {entry.bits.bit_count()} pieces")
+    pace.hand_out_again(kept, peer, "lost", now, tell=False)
     for other in kept.roster.untell(peer):
         if other.wants and not other.complete:
             _name(kept, other, gone=(peer,))

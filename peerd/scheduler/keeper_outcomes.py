@@ -26,13 +26,16 @@ from peerd.manifest import Attestation, VersionInfo
 from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_grants as grants
 from peerd.scheduler import keeper_members as members
-from peerd.scheduler.keeper_state import RENEWED_PIECES, Doubt, Kept, Timer
+from peerd.scheduler import keeper_pace as pace
+from peerd.scheduler.keeper_state import RENEWED_PIECES, Doubt, Kept
 from peerd.scheduler.keeper_voices import Ruling, alone, outvoted, rule
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 
-STREAM_AHEAD = 4
-"""Pieces that a stream's reader may have read beyond its last report. Guess."""
+CANNOT_WRITE = ("no-space", "store-damaged")
+"""What a reader fails with whose own disk is the trouble (errors.py)."""
+LINKS_FAIL = "its links fail"
+"""What a download says of a peer that it cannot reach (swarm/download)."""
 
 
 def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
@@ -55,7 +58,7 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
         case Outcome.DONE if lease.kind is LeaseKind.RESOLVE and not lease.count:
             pass  # It has yet to say what it resolved.
         case Outcome.DONE:
-            kept.end_lease(lease, "unattested", now, unread=False)
+            _done(kept, entry, lease, now)
         case Outcome.RETURNED:
             kept.end_lease(lease, "returned", now, unread=True)
         case Outcome.REFUSED:
@@ -67,6 +70,19 @@ def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
 def _lease(kept: Kept, entry: Entry, lease_id: int) -> Lease | None:
     lease = kept.book.leases.get(LeaseId(lease_id))
     return lease if lease is not None and lease.holder == entry.peer else None
+
+
+def _done(kept: Kept, entry: Entry, lease: Lease, now: float) -> None:
+    """Over, but where it says nothing of a piece: it holds that, and its Progress is on its way.
+
+    Granted again at once, such a lease would come back as fast as it went, to be granted again.
+    """
+    silent = lease.bits & ~(lease.attested | kept.roster.covered)
+    if silent and lease.kind is not LeaseKind.STREAM and kept.roster.trusted(entry.peer):
+        lease.said_done = True
+        lease.expires_at = now + kept.config.unattested_s - kept.config.lease_slack_s
+    else:
+        kept.end_lease(lease, "unattested", now, unread=False)
 
 
 def _checked(
@@ -97,13 +113,7 @@ def _take(kept: Kept, entry: Entry, lease: Lease, made: list[Attestation], now: 
     for attestation in made:
         bits |= 1 << attestation.index
         kept.audits.made(attestation)
-    lease.attested |= bits
-    pace_s = max(0.0, now - max(lease.made_at, entry.made_at)) / len(made)
-    share = kept.config.pace_weight
-    if entry.pace_s is not None:
-        pace_s = share * pace_s + (1 - share) * entry.pace_s
-    entry.pace_s = pace_s
-    lease.made_at = entry.made_at = now
+    pace.read(kept, entry, lease, bits, now)
     kept.roster.attested(entry, bits, now)
     if entry.access is not Access.REFUSED:
         entry.access = Access.PROVEN
@@ -133,23 +143,22 @@ def _failed(kept: Kept, entry: Entry, lease: Lease, code: str, words: str, now: 
         return
     resolving = lease.kind is LeaseKind.RESOLVE
     kept.end_lease(lease, "returned", now, unread=True)
+    if code == "origin-unreachable":
+        pace.give_up_on(kept, entry, lease, now)
     if code == "origin-changed" and not resolving:
         _said_changed(kept, entry, words, now)
         return
-    _back_off(kept, entry, now)
+    pace.back_off(kept, entry, now)
+    if code in CANNOT_WRITE:
+        # What it reads is thrown away: it is granted nothing until it asks anew.
+        entry.room = 0
+        kept.line_up(entry, now)
     if not code.startswith("origin-"):
         return  # Its own trouble: no space, cancelled.
     kept.failures.pop(entry.peer, None)
     kept.failures[entry.peer] = (code, words, now)
     if resolving and kept.doubt is Doubt.AGE and code != "origin-not-found":
         _last_known(kept, now)
-
-
-def _back_off(kept: Kept, entry: Entry, now: float) -> None:
-    config = kept.config
-    pause_s = config.failure_backoff_s * 2.0 ** min(entry.failures, 10)
-    entry.failures += 1
-    kept.cool(entry, min(pause_s, config.failure_backoff_max_s), now)
 
 
 def _said_changed(kept: Kept, entry: Entry, words: str, now: float) -> None:
@@ -164,7 +173,7 @@ def _refuted(kept: Kept, now: float) -> None:
         entry = kept.roster.entries.get(peer)
         if entry is not None:
             kept.failures[peer] = ("origin-changed", words, now)
-            _back_off(kept, entry, now)
+            pace.back_off(kept, entry, now)
 
 
 def _last_known(kept: Kept, now: float) -> None:
@@ -271,36 +280,6 @@ def ended(kept: Kept, entry: Entry, message: Ended, now: float) -> None:
     kept.copy_soon(now)
 
 
-# --- time
-
-
-def expire_leases(kept: Kept, now: float) -> None:
-    """Take back what was neither finished nor renewed."""
-    for lease in kept.book.expired(now, kept.config.lease_slack_s):
-        if lease.lease not in kept.book.leases:
-            continue
-        kept.say(now, f"{lease.kind.name} {lease.first}+{lease.count} of {lease.holder} ran out")
-        if lease.kind is LeaseKind.STREAM:
-            ahead = lease.attested.bit_length() + STREAM_AHEAD
-            kept.book.granted &= (1 << max(ahead, lease.first + STREAM_AHEAD)) - 1
-        kept.revoke(lease, "expired", now)
-        entry = kept.roster.entries.get(lease.holder)
-        if entry is not None:
-            kept.cool(entry, kept.config.lease_min_s, now)
-
-
-def warm_up(kept: Kept, now: float) -> None:
-    """Failed readers whose pause is over wait in line again."""
-    for peer, until in list(kept.cooling.items()):
-        if until <= now:
-            del kept.cooling[peer]
-            entry = kept.roster.entries.get(peer)
-            if entry is not None:
-                kept.line_up(entry, now)
-    if kept.cooling:
-        kept.wake(Timer.COOL, min(kept.cooling.values()))
-
-
 # --- audits and disputes
 
 
@@ -326,14 +305,18 @@ def _audited(
         kept.end_lease(lease, "audit", now, unread=True)
         if message.code == "origin-changed":
             _said_changed(kept, entry, message.words, now)
-        else:
-            _back_off(kept, entry, now)
+        elif message.outcome is not Outcome.RETURNED:
+            pace.back_off(kept, entry, now)
 
 
 def complaint(kept: Kept, entry: Entry, message: Complaint, now: float) -> None:
-    """A holder of whom others get nothing right counts as no holder: what only it has is read."""
+    """A holder of whom others get nothing right counts as no holder: what only it has is read,
+    and what it was about to read."""
+    if message.peer == kept.own and message.words == LINKS_FAIL:
+        return  # They came over such a link.
     if kept.roster.complain(entry, message.peer, message.words):
         kept.say(now, f"{message.peer} counts no more: {message.words}")
+        pace.hand_out_again(kept, message.peer, "shunned", now, tell=True)
 
 
 def doubted(kept: Kept, entry: Entry, message: Doubted, now: float) -> None:

@@ -37,6 +37,8 @@ VALIDATED_NEVER_S = 1e9
 """Said of a version that this keeper never saw confirmed: the largest a message carries."""
 RENEWED_PIECES = 4
 """A stream is renewed for so many pieces at a time. Guess."""
+TOOK_KEPT = 16
+"""Leases whose times are remembered. Guess: about as many as are read at once."""
 LEASES_TOLD_MAX = 256
 MEMBERS_TOLD_MAX = 1024
 
@@ -56,6 +58,7 @@ class Timer(Enum):
     CHECK = "registered holders to answer"
     LOST = "a lost member to come back"
     COOL = "a failed reader's pause to end"
+    OVERDUE = "the time to look for leases that others would have read"
     JUDGE = "somebody else to ask for leases"
     TELL = "news to be gathered for the members"
     NAME = "waiting members to be told who reads"
@@ -69,7 +72,8 @@ class Kept:
     """One task. `awaiting` are members of a former keeper that have not registered here yet;
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
     `voices` say who vouched for which version of it. `scope`: the zone that is kept for, "" for
-    the task's own keeper; `bringers` ask for leases to bring into it.
+    the task's own keeper; `took_s` is what the last leases took to be read, `readers` who read
+    pieces last, and when (keeper_pace); `bringers` ask for leases to bring into it.
     """
 
     own: PeerId
@@ -100,6 +104,8 @@ class Kept:
     checking: dict[PeerId, None] = field(default_factory=dict)
     bringers: dict[PeerId, None] = field(default_factory=dict)
     check_rounds: int = 0
+    took_s: deque[float] = field(default_factory=lambda: deque(maxlen=TOOK_KEPT))
+    readers: dict[PeerId, float] = field(default_factory=dict)
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)
@@ -247,6 +253,8 @@ class Kept:
 
     def renew(self, entry: Entry, lease: Lease, now: float) -> None:
         """More time for a holder who gets on with it."""
+        if lease.said_done:
+            return
         if now - lease.made_at > self.config.lease_stall_max_s:
             self.say(now, f"{entry.peer} got nothing for long: not renewed")
             return

@@ -40,7 +40,10 @@ def each(bits: int) -> Iterator[PieceIndex]:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One outstanding lease. A STREAM without a known end has `count` 0 and no `bits`."""
+    """One outstanding lease. A STREAM without a known end has `count` 0 and no `bits`.
+
+    `said_done`: it is not being used any more, but what came of its pieces is still to be heard.
+    """
 
     lease: LeaseId
     kind: LeaseKind
@@ -51,6 +54,7 @@ class Lease:
     expires_at: float
     made_at: float
     attested: int = 0
+    said_done: bool = False
 
     @property
     def reads(self) -> bool:
@@ -129,6 +133,10 @@ class LeaseBook:
     def drained(self) -> bool:
         """No extent waits (those that do may be covered meanwhile)."""
         return self._pool is None or not self._pool.heap
+
+    @property
+    def extents_waiting(self) -> int:
+        return 0 if self._pool is None else len(self._pool.heap)
 
     def next_run(self, covered: int) -> tuple[int, int] | None:
         """The next run of pieces, within one extent, that nobody holds or reads."""

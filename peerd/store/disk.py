@@ -224,10 +224,10 @@ class DiskStore:
     async def add_counters(self, amounts: Mapping[str, int]) -> None:
         """Adds to totals that live as long as the data directory."""
         grown = {name: amount for name, amount in amounts.items() if amount}
-        for name, amount in grown.items():
-            self._counters[name] = self._counters.get(name, 0) + amount
         if grown:
             await self._shared.journal.commit(*(rows.counted(*item) for item in grown.items()))
+        for name, amount in grown.items():  # Not before: whoever has no room adds them again.
+            self._counters[name] = self._counters.get(name, 0) + amount
 
     # --- start and stop
 

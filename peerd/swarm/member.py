@@ -173,10 +173,17 @@ class TaskMember(ABC):
                 await self._no_room(version, error)
             return
         if validated_s <= self._near.fresh_s and stored is self.stored:
-            at = self._near.wall_clock() - validated_s
-            if at > self._near.store.validated_at(version.version):
-                await self._near.store.set_validated(version.version, at)
+            try:
+                await self._validated(version.version, self._near.wall_clock() - validated_s)
+            except NoSpace as error:
+                log.warning("task %s: %s", self.task[:12], error)
+                self.fail(error)  # The journal is full: whatever comes cannot be acknowledged.
+                return
             self.confirmation.set()
+
+    async def _validated(self, version: VersionId, at: float) -> None:
+        if at > self._near.store.validated_at(version):
+            await self._near.store.set_validated(version, at)
 
     async def _no_room(self, version: VersionInfo, error: NoSpace) -> None:
         """Fails, unless the length is one other member's word alone, and not true."""

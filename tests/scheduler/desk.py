@@ -37,6 +37,7 @@ class Desk:
         self.numbers, self.seeds = list(numbers), set(seeds)
         self.order = self.rank(self.numbers)
         self.own = own if own is not None else self.order[0]
+        config = config or KeeperConfig(ramp_first=64)  # Most tests are not about the start.
         self.core = KeeperCore(self.id(self.own), random.Random(rng_seed), config)
         self.now = 100.0
         self.sent: list[Send] = []

@@ -8,8 +8,8 @@ from peerd.manifest import Attestation, VersionInfo
 from peerd.scheduler.keeper_events import KeeperConfig
 from tests.scheduler.desk import Desk
 
-ALWAYS = KeeperConfig(audit_share=1.0, audit_budget=1.0)
-NEVER = KeeperConfig(audit_share=0.0)
+ALWAYS = KeeperConfig(audit_share=1.0, audit_budget=1.0, ramp_first=64)
+NEVER = KeeperConfig(audit_share=0.0, ramp_first=64)
 
 
 def read_by(config: KeeperConfig, liar: bool, numbers: int = 4) -> tuple[Desk, VersionInfo]:

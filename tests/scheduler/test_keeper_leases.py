@@ -364,3 +364,53 @@ def test_an_empty_file_is_complete_once_it_is_resolved() -> None:
     desk.resolve(1, 0)
     assert desk.core.roster(desk.task)[0].complete
     assert not [x for x in desk.leases() if x.kind is LeaseKind.READ]
+
+
+def test_a_lease_that_is_done_without_a_word_of_its_pieces_waits_for_its_holders_progress() -> None:
+    """It holds them already, and had not said so: granted again at once, it would spin."""
+    desk = Desk([1, 2])
+    desk.enrol(1, room=1)
+    desk.later(1.0)
+    desk.ask(1, 1)
+    version = desk.resolve(1, 10)
+    desk.enrol(2, room=1)
+    lease = desk.leases(1)[0]
+    desk.forget()
+    desk.report(1, lease.lease)
+    assert not desk.grants(1)
+    assert lease.first not in {x.info.first for x in desk.grants(2)}
+    held = 1 | 1 << lease.first
+    desk.hear(1, m.Progress(desk.task, version.version, held.to_bytes(2, "little")))
+    (other,) = desk.grants(1)
+    assert other.info.first != lease.first
+    assert not desk.core.unneeded_reads(desk.task)
+
+
+def test_and_is_read_by_another_where_that_says_nothing_of_them_either() -> None:
+    desk = Desk([1, 2])
+    desk.enrol(1, room=1)
+    desk.later(1.0)
+    desk.ask(1, 1)
+    desk.resolve(1, 2)
+    lease = desk.leases(1)[0]
+    desk.report(1, lease.lease)
+    desk.enrol(2, room=1)
+    assert not desk.leases(2)
+    desk.later(1.1)
+    assert [x.first for x in desk.leases(2)] == [lease.first]
+    assert desk.core.unneeded_reads(desk.task) == {"unattested": 1}
+
+
+def test_who_has_no_room_is_granted_nothing_until_it_asks_anew() -> None:
+    desk = Desk([1, 2])
+    desk.enrol(1, room=2)
+    desk.later(1.0)
+    desk.ask(1, 2)
+    desk.resolve(1, 100)
+    for lease in desk.leases(1):
+        desk.report(1, lease.lease, Outcome.FAILED, code="no-space")
+    desk.forget()
+    desk.later(60.0)
+    assert not desk.grants(1)
+    desk.ask(1, 2)
+    assert desk.grants(1)

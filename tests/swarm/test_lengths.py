@@ -125,3 +125,28 @@ async def test_an_origin_that_stops_answering_ranges_gives_no_wrong_bytes(
             origin.ranged = False
         nursery.cancel_scope.cancel()
     check_right(runs)
+
+
+async def test_a_journal_that_is_full_fails_that_download_alone(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the keeper's version was confirmed is journalled, too."""
+    ask = ask_for(URL)
+    origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=2 * MIB)
+    runs: dict[Node, TaskRun] = {}
+
+    async def no_room(version: object, at_wall_s: float) -> None:
+        await trio.lowlevel.checkpoint()
+        raise NoSpace("no space for the journal")
+
+    async with trio.open_nursery() as nursery:
+        net = Net(origin, nursery)
+        full, *others = [await net.add() for _ in range(3)]
+        full.store.set_validated = no_room  # type: ignore[method-assign]
+        async with trio.open_nursery() as asking:
+            for node in (full, *others):
+                asking.start_soon(get, node, ask, runs)
+        nursery.cancel_scope.cancel()
+    assert isinstance(runs.pop(full).error, NoSpace)
+    check_right(runs)
+    assert "internal error" not in caplog.text
