@@ -24,6 +24,7 @@ from peerd.scheduler.service import EnrolState
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.ports import StoredVersion
+from peerd.swarm.read_turns import ReadTurns
 from peerd.swarm.reading import LeasedRead
 from peerd.swarm.surroundings import Surroundings, Tally
 from peerd.swarm.whole import WholeDigest
@@ -61,6 +62,7 @@ class TaskMember(ABC):
         self._draining = False
         self._complaints: dict[PeerId, str] = {}
         self._leases: dict[int, LeasedRead] = {}
+        self.read_turns = ReadTurns()
         self._opening = trio.Lock()
         self._following: VersionId | None = None
         self.confirmation = trio.Event()

@@ -31,6 +31,7 @@ from peerd.manifest import Attestation, VersionInfo
 from peerd.pieces import PIECE_LENGTH_MIN_BYTES
 from peerd.swarm.extents import runs_of, telling, version_read
 from peerd.swarm.ports import OriginBody, OriginFacts, StoredVersion
+from peerd.swarm.read_turns import ReadTurns
 from peerd.swarm.surroundings import Surroundings
 from peerd.task import Ask
 
@@ -49,6 +50,7 @@ class Reader(Protocol):
 
     task: TaskId
     ask: Ask
+    read_turns: ReadTurns
 
     def tell_keeper(self, message: Message) -> bool: ...
     def term(self) -> int: ...
@@ -177,8 +179,9 @@ class LeasedRead:
     async def _extent(self) -> None:
         """Runs of pieces that are still wanted, a ranged GET each."""
         assert self.stored is not None, "a READ lease without a version"
-        for first, count in runs_of(self.indices):
-            await self._ranged(self.stored, first, count)
+        async with self.reader.read_turns.turn():
+            for first, count in runs_of(self.indices):
+                await self._ranged(self.stored, first, count)
 
     async def _ranged(self, stored: StoredVersion, first: int, count: int) -> None:
         info = stored.info
@@ -372,6 +375,7 @@ class LeasedRead:
     def _failed(self, error: PeerdError) -> None:
         log.info("lease %d (%s): %s: %s", self.info.lease, self.info.kind.name, error.code, error)
         if isinstance(error, (NoSpace, StoreDamaged)):
+            self._outcome = (Outcome.FAILED, error.code, str(error))
             self.reader.fail(error)
             return
         if self.info.kind is LeaseKind.RESOLVE and self.stored is not None:

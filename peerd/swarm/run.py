@@ -20,11 +20,12 @@ from peerd.errors import (
 )
 from peerd.ids import PeerId, PieceIndex, TaskId
 from peerd.link import messages as msg
-from peerd.link.messages import Access, LeaseInfo
+from peerd.link.messages import Access, LeaseInfo, LeaseKind
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.ending import condemn, finish
+from peerd.swarm.extents import telling
 from peerd.swarm.incoming import Arrived, Outcome
 from peerd.swarm.mates import Mates
 from peerd.swarm.member import TaskMember
@@ -64,6 +65,10 @@ class TaskRun(TaskMember):
                     self._spawn(self._report_progress)
                     await self.finished.wait()
                 self._nursery.cancel_scope.cancel()
+        except* PeerdError as errors:
+            error = telling(errors)
+            log.warning("task %s failed: %s", self.task[:12], error)
+            self.fail(error)
         except* Exception as group:  # A bug in one download must not end the others.
             log.exception("task %s failed on an internal error", self.task[:12])
             self.fail(PeerdError(f"internal error: {group!r}; the log has more"))
@@ -295,6 +300,10 @@ class TaskRun(TaskMember):
         if info.lease in self._leases:
             return
         self._leases[info.lease] = lease
+        if info.kind is LeaseKind.READ and not indices and self.stored is not None:
+            # The keeper believes that nobody holds these.
+            held = self.stored.held.to_bytes()
+            self.tell_keeper(msg.Progress(self.task, self.stored.info.version, held))
         await lease.run()
         del self._leases[info.lease]
         if not self.finished.is_set():

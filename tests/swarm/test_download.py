@@ -14,7 +14,8 @@ from peerd.link.messages import LeaseInfo, LeaseKind, RosterPeer
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
-from peerd.swarm.download import LEASES_WANTED, Download
+from peerd.swarm.consequences import LEASES_WANTED
+from peerd.swarm.download import Download
 from peerd.swarm.parents import STALL_S
 from peerd.swarm.picker import IllegalStep, Picker, PieceState
 from peerd.swarm.requests import LATE_MIN_S

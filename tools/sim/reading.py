@@ -16,11 +16,38 @@ from peerd.link.messages import LeaseInfo, LeaseKind, LeaseReport, Outcome, Reso
 from peerd.manifest import Attestation
 from peerd.pieces import PIECE_LENGTH_MIN_BYTES
 from peerd.swarm.extents import runs_of
+from peerd.swarm.read_turns import QUEUED
 from peerd.swarm.reading import RENEW_MIN_S, REPORT_MAX
 from tools.sim.clock import Timer
 
 if TYPE_CHECKING:
     from tools.sim.running import Run
+
+
+class ReadTurns:
+    """Which of a download's leases are being read, as swarm/read_turns.py has it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[LeasedRead] = deque()
+        self._reading: list[LeasedRead] = []
+
+    def wait(self, lease: LeasedRead) -> None:
+        self._waiting.append(lease)
+        self._next()
+
+    def over(self, lease: LeasedRead) -> None:
+        for leases in (self._waiting, self._reading):
+            if lease in leases:
+                leases.remove(lease)
+        self._next()
+
+    def _next(self) -> None:
+        held = len(self._waiting) + len(self._reading)
+        while self._waiting and len(self._reading) < max(1, held - QUEUED):
+            lease = self._waiting.popleft()
+            self._reading.append(lease)
+            lease.go_on()
+
 
 _HEAD = -1
 """In place of a piece: the first bytes of a response to a resolver."""
@@ -55,7 +82,9 @@ class LeasedRead:
         assert kind is not LeaseKind.STREAM, "simulated content has ranges"
         if kind is LeaseKind.AUDIT:
             self._runs = deque([(self.info.first, self.info.count)])
-        self._next_run()
+            self._next_run()
+        else:
+            self._run.read_turns.wait(self)
 
     def renewed(self, info: LeaseInfo) -> None:
         self.info = info
@@ -70,6 +99,12 @@ class LeasedRead:
         self.over = True
         self._deadline.set(float("inf"))
         self._world.origin.stop(self)
+        self._run.read_turns.over(self)
+
+    def go_on(self) -> None:
+        """It is this lease's turn."""
+        if not self.over:
+            self._next_run()
 
     def standing(self) -> LeaseInfo:
         left_s = max(0.0, self._until - self._world.clock.now)

@@ -23,7 +23,7 @@ from peerd.swarm.run import PROGRESS_EVERY_S, TICK_MAX_S
 from tools.sim import ending
 from tools.sim.clock import Timer
 from tools.sim.mates import Mates
-from tools.sim.reading import LeasedRead
+from tools.sim.reading import LeasedRead, ReadTurns
 from tools.sim.scopes import Scopes
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Run:
         self.state = "finding the keeper"
         self.keeper: PeerId | None = None
         self.leases: dict[int, LeasedRead] = {}
+        self.read_turns = ReadTurns()
         self.culprits: dict[PeerId, str] = {}
         self.confirmed = peer.world.spec.digest is not None
         self._complaints: dict[PeerId, str] = {}

@@ -1,0 +1,191 @@
+"""What follows from an event in a download: whom to ask for what, whom to let go.
+
+Always: only parents for whom something may have changed are looked at; what a parent owes when it
+goes is wanted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from peerd.ids import PeerId, PieceIndex
+from peerd.link.messages import LeaseInfo
+from peerd.manifest import VersionInfo
+from peerd.pieces import PIECE_COUNT_MAX
+from peerd.swarm import events as ev
+from peerd.swarm.borders import Borders
+from peerd.swarm.parents import Parent, Parents
+from peerd.swarm.picker import Picker
+from peerd.swarm.requests import Requests
+from peerd.units import MIB
+
+if TYPE_CHECKING:
+    from random import Random
+
+LEASES_WANTED: Final = 8
+"""Leases to hold at most; the keeper decides. Eight reads keep one fast origin busy."""
+LEASED_MAX_BYTES: Final = 32 * MIB
+"""… together with this: pieces of leases in memory, before they are written."""
+ALONE_SOME: Final = 4
+ALONE_MANY: Final = 8
+"""With so many pieces read here that no parent has yet, two leases are asked for, or one. In the
+lab one of eight, the first to come, had read two to three times its share, and all waited for its
+uplink. Guess: two and four times what a reader keeps in hand for its children."""
+GROW_MAX: Final = 65_536
+"""Pieces by which content of unknown length grows on one peer's word: 64 GiB. Guess."""
+
+
+class Consequences:
+    """The state of one download, and the steps that several events share."""
+
+    def __init__(self, own: PeerId, rng: Random, zone: str = "") -> None:
+        self.own = own
+        self.parents = Parents(own, zone)
+        self.borders = Borders(zone)
+        self._requests = Requests(self.parents, self.borders, rng)
+        self.version: VersionInfo | None = None
+        self.picker: Picker | None = None
+        self.leases: dict[int, LeaseInfo] = {}
+        self.wasted_bytes = 0
+        self._rng = rng
+        self._reading: dict[int, tuple[int, ...]] = {}
+        self._early: list[ev.LeaseGranted] = []
+        self._told_all_held = False
+        self._room = -1
+        self._own_reads = 0
+        self._may_ask: dict[PeerId, None] | None = {}
+        self._may_dial = True
+
+    @property
+    def _picker(self) -> Picker:
+        assert self.picker is not None, "no version yet"
+        return self.picker
+
+    def _grow(self, count: int) -> None:
+        """A peer has pieces beyond those known; it may lie, so not too many at once."""
+        self._picker.grow(min(count, self._picker.count + GROW_MAX, PIECE_COUNT_MAX))
+
+    def _hold(self, index: PieceIndex, source: str) -> list[ev.Order]:
+        orders: list[ev.Order] = [ev.Announce(index), *self.borders.held(index)]
+        for peer in self._picker.hold(index, source):
+            parent = self.parents.joined.get(peer)
+            if parent is not None and parent.in_flight.pop(index, None) is not None:
+                self._may_go_on(peer)
+                orders.append(ev.CancelPieces(peer, (index,)))
+        return orders
+
+    def _condemn(self, peer: PeerId, words: str) -> list[ev.Order]:
+        parent = self.parents.block(peer, words)
+        self._may_dial = True
+        if parent is not None:
+            self._forget(parent, words)
+        return [ev.Drop(peer, words)]
+
+    def _rob(self, parent: Parent, now: float) -> list[ev.Order]:
+        taken = tuple(parent.in_flight)
+        for index in taken:
+            self._picker.release(index, parent.peer, "stalled")
+        parent.in_flight.clear()
+        self.parents.stalled(parent, now)
+        return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, "it stalls")]
+
+    def _forget(self, parent: Parent, why: str) -> None:
+        for index in tuple(parent.in_flight):
+            self._picker.release(index, parent.peer, why)
+        parent.in_flight.clear()
+        self._picker.rarity.take(parent.have.bits)
+        self._all_may_go_on()
+
+    def _may_go_on(self, peer: PeerId) -> None:
+        """That parent may be asked for something that it could not be asked for before."""
+        if self._may_ask is not None:
+            self._may_ask[peer] = None
+
+    def _all_may_go_on(self, *, dial: bool = False) -> None:
+        self._may_ask = None
+        self._may_dial = self._may_dial or dial
+
+    def _go_on(self, now: float) -> list[ev.Order]:
+        """After anything: connect, ask parents and the keeper for what is open."""
+        if self.picker is None or self.version is None:
+            return []
+        if self._all_held():
+            return self._all_is_held()
+        orders: list[ev.Order] = []
+        if self._may_dial:
+            self._may_dial = False
+            orders += [ev.Connect(x.peer, x.addresses) for x in self.parents.to_connect(now)]
+        orders += self._ask_parents(self.version.piece_length_bytes, now)
+        return orders + self._ask_leases()
+
+    def _ask_parents(self, length: int, now: float) -> list[ev.Order]:
+        may_ask, self._may_ask = self._may_ask, {}
+        orders: list[ev.Order] = []
+        if may_ask is None or (may_ask and self._requests.capped):
+            orders += self._requests.fill_all(self._picker, length, now)
+        else:
+            for peer in may_ask:
+                parent = self.parents.joined.get(peer)
+                if parent is not None:
+                    orders += self._requests.fill(parent, self._picker, length, now)
+        if self.borders:
+            orders += self.borders.demands(self._picker.wanted, self.parents, length, now)
+        return orders
+
+    def _all_held(self) -> bool:
+        known = self.version is not None and self.version.length_bytes is not None
+        return known and self._picker.complete()
+
+    def _all_is_held(self) -> list[ev.Order]:
+        if self._told_all_held:
+            return []
+        self._told_all_held = True
+        return [*self._ask_leases(), ev.AllHeld()]
+
+    def _ask_leases(self) -> list[ev.Order]:
+        """Standing demand, as long as anything is not held: whoever was asked may fail."""
+        room = 0 if self._all_held() else self._lease_room()
+        if room == self._room:
+            return []
+        self._room = room
+        return [ev.AskLeases(room)]
+
+    def _lease_room(self) -> int:
+        """Fewer where pieces are large, for each read holds some of them in memory; and where what
+        was read here does not get on to others, who could read themselves."""
+        assert self.version is not None
+        room = max(2, min(LEASES_WANTED, LEASED_MAX_BYTES // self.version.piece_length_bytes))
+        alone = self._picker.rarity.single(self._own_reads).bit_count()
+        if alone < ALONE_SOME or all(parent.have.complete() for parent in self.parents):
+            return room
+        return 1 if alone >= ALONE_MANY else min(2, room)
+
+    def _open_ended(self) -> bool:
+        return self.version is not None and self.version.length_bytes is None
+
+    def asked_again(self) -> list[ev.Order]:
+        """A keeper was found, or another one: it has to be told what we want."""
+        self._room = -1
+        return self._ask_leases() if self.picker is not None and not self._all_held() else []
+
+    def _ask_no_more(self, index: int) -> list[ev.Order]:
+        """It is leased to us now: whoever was asked for it need not send it."""
+        return self._unask(index, tuple(self._picker.requested.get(index, ())), "leased meanwhile")
+
+    def _unask(self, index: int, peers: Iterable[PeerId], why: str) -> list[ev.Order]:
+        orders: list[ev.Order] = []
+        for peer in peers:
+            parent = self.parents.joined.get(peer)
+            if parent is not None:
+                parent.in_flight.pop(index, None)
+            self._picker.release(index, peer, why)
+            self._may_go_on(peer)
+            orders.append(ev.CancelPieces(peer, (index,)))
+        return orders
+
+    def _not_over(self, scope: str, index: int) -> list[ev.Order]:
+        """Nobody beyond that border is to send the piece any more."""
+        peers = self._picker.requested.get(index, ())
+        joined = self.parents.joined
+        return self._unask(index, [x for x in peers if joined[x].border == scope], "not to bring")
