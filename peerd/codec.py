@@ -33,6 +33,8 @@ WireTerm = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 WireSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 WireBitmap = Annotated[bytes, msgspec.Meta(max_length=1 << 18)]
 
+Decoder = msgspec.msgpack.Decoder
+
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
@@ -46,11 +48,19 @@ def decode(
     data: bytes | memoryview, kind: type[Value] | Any, *, max_bytes: int = MESSAGE_MAX_BYTES
 ) -> Any:
     """The value of type `kind` that `data` encodes; RemoteProtocolError if it is anything else."""
-    if len(data) > max_bytes:
-        raise RemoteProtocolError(f"message of {len(data)} bytes; at most {max_bytes} are allowed")
     decoder = _decoders.get(kind)
     if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+        decoder = _decoders[kind] = Decoder(kind)
+    return decode_by(decoder, data, max_bytes=max_bytes)
+
+
+def decode_by(
+    decoder: Decoder[Any], data: bytes | memoryview, *, max_bytes: int = MESSAGE_MAX_BYTES
+) -> Any:
+    """The same, for who decodes much: a union of many types takes longer to find than a message
+    takes to decode."""
+    if len(data) > max_bytes:
+        raise RemoteProtocolError(f"message of {len(data)} bytes; at most {max_bytes} are allowed")
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:

@@ -32,7 +32,7 @@ from peerd.task import ask_for
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S: Final = 0.1
+PROGRESS_EVERY_S: Final = 0.25
 ATTEMPTS_MAX: Final = 2
 """A caller who joined another's download, with another URL or other credentials, gets a try of its
 own if that one failed."""

@@ -40,6 +40,10 @@ class FrameAssembler:
         self._need = 0
         self._whole: deque[SealedFrame] = deque()
 
+    def missing(self) -> int:
+        """Bytes that the frame under way still lacks; 0 if none is."""
+        return self._need - self._have if self._frame is not None else 0
+
     def target(self) -> memoryview:
         """Where the next bytes go; never empty."""
         if self._frame is not None:

@@ -103,6 +103,9 @@ class CircuitWire:
     def allow_unsent(self, size_bytes: int) -> None:
         """The circuit's window bounds it already."""
 
+    def expect(self, size_bytes: int) -> None:
+        """It comes in whole messages anyway."""
+
     async def wait_sent(self) -> None:
         await trio.lowlevel.checkpoint()
 

@@ -276,6 +276,7 @@ class Link:
                     self._hear(message)
                 continue
             self._listening_since = trio.current_time()
+            self._wire.expect(assembler.missing())
             count = await receive_into(assembler.target())
             self._listening_since = None
             if not count:

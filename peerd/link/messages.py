@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from peerd.codec import (
+    Decoder,
     WireBitmap,
     WireCount,
     WireIndex,
@@ -21,7 +22,7 @@ from peerd.codec import (
     WireTerm,
     WireVersionId,
     WireWords,
-    decode,
+    decode_by,
     encode,
 )
 from peerd.link.own_messages import (
@@ -388,11 +389,13 @@ TO_KEEPER = (
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 
 
+_DECODER: Decoder[Any] = Decoder(Message)
+
+
 def encode_message(message: Message) -> bytes:
     return encode(message)
 
 
 def decode_message(data: bytes | memoryview) -> Message:
     """The message, or RemoteProtocolError."""
-    message: Any = decode(data, Message)
-    return message  # type: ignore[no-any-return]
+    return decode_by(_DECODER, data)  # type: ignore[no-any-return]

@@ -23,6 +23,10 @@ way, little enough that a control message does not wait behind megabytes (measur
 is trio's, costs a wake-up each 16 KiB)."""
 UNSENT_MIN_BYTES: Final = 32 * KIB
 """… and as little as this where the link is slow."""
+EXPECTED_MIN_BYTES: Final = 8 * KIB
+EXPECTED_MAX_BYTES: Final = 32 * KIB
+"""A reader sleeps until so much of a frame is there: a wake-up costs 0.1 ms of Python. At 3 KB/s
+this still comes within the silence that ends a link (10 s)."""
 BACKLOG: Final = 512
 ACCEPT_PAUSE_S: Final = 0.1
 """After accept() said that there is no descriptor left: trio.serve_listeners does the same."""
@@ -41,6 +45,10 @@ class Wire(Protocol):
 
     def allow_unsent(self, size_bytes: int) -> None:
         """How much the other side's slowness may leave waiting here (a hint, within limits)."""
+        ...
+
+    def expect(self, size_bytes: int) -> None:
+        """So many bytes are on their way: no need to wake for each packet of them (a hint)."""
         ...
 
     async def send_all(self, view: memoryview) -> None: ...
@@ -99,6 +107,7 @@ class TcpWire:
         # SocketStream has set TCP_NODELAY. Buffer sizes stay the kernel's: setting one ends its
         # tuning, and what it tunes to is larger than an unprivileged process may ask for.
         self._unsent_bytes = 0
+        self._expected_bytes = 1
         self.allow_unsent(UNSENT_MAX_BYTES)
 
     def allow_unsent(self, size_bytes: int) -> None:
@@ -108,6 +117,13 @@ class TcpWire:
         self._unsent_bytes = size_bytes
         with contextlib.suppress(OSError):  # not every system has it
             self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+    def expect(self, size_bytes: int) -> None:
+        size_bytes = min(size_bytes, EXPECTED_MAX_BYTES) if size_bytes > EXPECTED_MIN_BYTES else 1
+        if size_bytes != self._expected_bytes:
+            self._expected_bytes = size_bytes
+            with contextlib.suppress(OSError):
+                self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
     async def wait_sent(self) -> None:
         try:

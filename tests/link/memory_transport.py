@@ -53,6 +53,9 @@ class MemoryWire:
     def allow_unsent(self, size_bytes: int) -> None:
         """`room_bytes` says it."""
 
+    def expect(self, size_bytes: int) -> None:
+        """It costs nothing to wake here."""
+
     async def wait_sent(self) -> None:
         await self._out.room()
 
