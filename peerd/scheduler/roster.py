@@ -66,6 +66,7 @@ class Entry:
     made_at: float = -1e9
     spare: tuple[VersionId, int] | None = None
     told: set[PeerId] = field(default_factory=set)
+    named_to: int = 0
     told_version: VersionInfo | None = None
     seen: int = 0
     unmet_since: float | None = None
@@ -239,7 +240,8 @@ class Roster:
     # --- who is told of whom
 
     def choose(self, entry: Entry, most: int) -> list[Entry]:
-        """Members to name to `entry` that it was not told of: its zone first, else at random."""
+        """Members to name to `entry` that it was not told of: its zone first, then those who have
+        something, then those whom the fewest know: newcomers find others with links to spare."""
         names = self._names
         sample = names if len(names) <= 2 * most else self._rng.sample(names, 2 * most)
         fit = [
@@ -249,12 +251,14 @@ class Roster:
             and self.entries[peer].lost_at is None
         ]  # fmt: skip
         order = self._rng.sample(fit, len(fit))
-        order.sort(key=lambda other: (other.zone != entry.zone, not other.bits))
+        order.sort(key=lambda other: (other.zone != entry.zone, not other.bits, other.named_to))
         return order[:most]
 
     def tell(self, entry: Entry, others: list[Entry]) -> None:
         """Remember who was named to whom."""
         entry.told.update(other.peer for other in others)
+        for other in others:
+            other.named_to += 1
         if len(entry.told) < self._config.told_enough:
             self.short_of_peers.setdefault(entry.peer)
         else:

@@ -32,6 +32,9 @@ ALONE_MANY: Final = 8
 """With so many pieces read here that no parent has yet, two leases are asked for, or one. In the
 lab one of eight, the first to come, had read two to three times its share, and all waited for its
 uplink. Guess: two and four times what a reader keeps in hand for its children."""
+LACKING_S: Final = 2.0
+"""So long nothing is in flight though pieces are wanted, then parents are asked what they have.
+Guess: many round trips, and a reader's pause."""
 GROW_MAX: Final = 65_536
 """Pieces by which content of unknown length grows on one peer's word: 64 GiB. Guess."""
 
@@ -54,6 +57,8 @@ class Consequences:
         self._told_all_held = False
         self._room = -1
         self._own_reads = 0
+        self._nothing_new = False
+        self._lacking_since: float | None = None
         self._may_ask: dict[PeerId, None] | None = {}
         self._may_dial = True
 
@@ -66,8 +71,8 @@ class Consequences:
         """A peer has pieces beyond those known; it may lie, so not too many at once."""
         self._picker.grow(min(count, self._picker.count + GROW_MAX, PIECE_COUNT_MAX))
 
-    def _hold(self, index: PieceIndex, source: str) -> list[ev.Order]:
-        orders: list[ev.Order] = [ev.Announce(index), *self.borders.held(index)]
+    def _hold(self, index: PieceIndex, source: str, sender: PeerId | None = None) -> list[ev.Order]:
+        orders: list[ev.Order] = [ev.Announce(index, sender), *self.borders.held(index)]
         for peer in self._picker.hold(index, source):
             parent = self.parents.joined.get(peer)
             if parent is not None and parent.in_flight.pop(index, None) is not None:
@@ -142,6 +147,18 @@ class Consequences:
             return []
         self._told_all_held = True
         return [*self._ask_leases(), ev.AllHeld()]
+
+    def _join_again(self, now: float) -> list[ev.Order]:
+        """What a parent said may have been lost, or not been said because we had the piece."""
+        lacks = self._picker.wanted and not self._picker.requested and not self.leases
+        if not lacks or not self.parents.joined:
+            self._lacking_since = None
+        elif self._lacking_since is None:
+            self._lacking_since = now
+        elif now - self._lacking_since >= LACKING_S:
+            self._lacking_since = now
+            return [ev.JoinAgain()]
+        return []
 
     def _ask_leases(self) -> list[ev.Order]:
         """Standing demand, as long as anything is not held: whoever was asked may fail."""

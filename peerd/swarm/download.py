@@ -24,6 +24,9 @@ class Download(Consequences):
         """Carry the event into the state; returns what to do about it."""
         handler: Callable[[Any, float], list[ev.Order]] = _HANDLERS[type(event)].__get__(self)
         orders = handler(event, now)
+        if self._nothing_new:
+            self._nothing_new = False
+            return orders
         return orders + self._go_on(now)
 
     def expire(self, now: float) -> list[ev.Order]:
@@ -40,6 +43,7 @@ class Download(Consequences):
             self._all_may_go_on(dial=True)
             orders += self._go_on(now)
             orders += self._requests.rescue(self._picker, length, now)
+            orders += self._join_again(now)
         return orders
 
     def deadline(self, now: float) -> float:
@@ -126,8 +130,11 @@ class Download(Consequences):
         if fresh:
             parent.have.add_all(fresh)
             picker.rarity.add(fresh)
-            if fresh & picker.wanted.bits:
-                self._may_go_on(event.peer)
+        parent.heard_at = now
+        if fresh & picker.wanted.bits:
+            self._may_go_on(event.peer)
+        elif not fresh & self._own_reads:
+            self._nothing_new = True  # Most are: others have what is here already.
         return []
 
     def _active(self, event: ev.ParentActive, now: float) -> list[ev.Order]:
@@ -158,7 +165,7 @@ class Download(Consequences):
         if event.index in self._picker.held:
             self.wasted_bytes += event.size_bytes
             return []
-        return self._hold(event.index, f"from {event.peer}")
+        return self._hold(event.index, f"from {event.peer}", event.peer)
 
     def _bad(self, event: ev.PieceBad, now: float) -> list[ev.Order]:
         return [ev.Complain(event.peer, event.words), *self._condemn(event.peer, event.words)]

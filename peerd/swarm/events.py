@@ -223,9 +223,15 @@ class StartRead:
 
 @dataclass(frozen=True)
 class Announce:
-    """Say HAVE to everybody in the swarm."""
+    """Say HAVE to all who lack the piece, and to whom it came from."""
 
     index: PieceIndex
+    source: PeerId | None = None
+
+
+@dataclass(frozen=True)
+class JoinAgain:
+    """Ask all parents anew what they have: pieces are wanted that none is known to hold."""
 
 
 @dataclass(frozen=True)
@@ -251,5 +257,5 @@ class AllHeld:
 
 Order = (
     Connect | RequestPieces | CancelPieces | AskLeases | AskBring | ReportBring | StartRead
-    | Announce | Drop | Complain | AllHeld
+    | Announce | JoinAgain | Drop | Complain | AllHeld
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """The other peers of one swarm: who was greeted, who is in it, what is said to them.
 
-Always: a peer is told Join once for each link and version; every HAVE after it goes to everybody
-who was told Join, in one message for what came within 5 ms.
+Always: a peer is told Join once for each link and version, and again when it asks; every HAVE after
+it goes to all who were told Join and lack the piece, and to whom it came from, in one message for
+what came within 5 ms.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ HAVE_MAX: Final = 4096
 """Indices in one HAVE (messages.Indices)."""
 JOIN_WAIT_S: Final = 5.0
 """A peer that was connected to but does not join within this is not in the swarm."""
+JOIN_AGAIN_S: Final = 1.0
+"""A Join over the same link is answered again after so long: its sender asks what there is here.
+Two would answer each other's answers for ever. Guess: many round trips."""
 EARLY_JOINS_MAX: Final = 64
 """Joins kept until the version is known here too."""
 
@@ -48,9 +52,9 @@ class Mates:
 
     def __init__(self, run: Host, near: Surroundings) -> None:
         self._run, self._near = run, near
-        self._greeted: set[PeerId] = set()
+        self._greeted: dict[PeerId, float] = {}
         self._early: dict[PeerId, msg.Join] = {}
-        self._fresh: set[int] = set()
+        self._fresh: dict[int, PeerId | None] = {}
 
     def version_opened(self) -> None:
         """All is said anew; who joined before the version was known here is in."""
@@ -67,12 +71,14 @@ class Mates:
                 self._early[peer] = join
             return
         have = bitmap(join.version, join.have)
+        if trio.current_time() - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:
+            self._greeted.pop(peer, None)  # It asks again what there is here.
         self.greet(peer)
         round_trip_s = self._near.links.least_round_trip_s(peer) or 0.0
         self._run.post(ev.ParentJoined(peer, have, join.zone, round_trip_s))
 
     def link_down(self, peer: PeerId) -> None:
-        self._greeted.discard(peer)
+        self._greeted.pop(peer, None)
         self._early.pop(peer, None)
         parents = self._run.core.parents
         if peer in parents.joined or peer in parents.connecting:
@@ -81,7 +87,7 @@ class Mates:
     def greet(self, peer: PeerId) -> None:
         stored = self._run.stored
         if stored is not None and peer not in self._greeted:
-            self._greeted.add(peer)
+            self._greeted[peer] = trio.current_time()
             self.send(peer, msg.Join(stored.info, stored.held.to_bytes(), self._near.zone))
 
     def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
@@ -96,7 +102,7 @@ class Mates:
                 self._near.inbound.forget(peer, version, indices)
                 self._run.post(ev.PieceRejected(peer, indices))
             case msg.Depart():
-                self._greeted.discard(peer)
+                self._greeted.pop(peer, None)
                 self._run.post(ev.ParentGone(peer))
 
     def _says_early(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
@@ -136,13 +142,19 @@ class Mates:
         self.greet(peer)
         await trio.sleep(JOIN_WAIT_S)
         if peer in self._run.core.parents.connecting:
-            self._greeted.discard(peer)
+            self._greeted.pop(peer, None)
             self._run.post(ev.ParentGone(peer))
 
-    def announce(self, index: int, spawn: Callable[..., None]) -> None:
+    def join_again(self) -> None:
+        """Ask all parents what they have: whoever is told Join answers with its own."""
+        for peer in tuple(self._run.core.parents.joined):
+            self._greeted.pop(peer, None)
+            self.greet(peer)
+
+    def announce(self, index: int, source: PeerId | None, spawn: Callable[..., None]) -> None:
         if not self._fresh:
             spawn(self._flush)
-        self._fresh.add(index)
+        self._fresh[index] = source
 
     async def _flush(self) -> None:
         await trio.sleep(HAVE_COALESCE_S)
@@ -150,13 +162,18 @@ class Mates:
 
     def flush(self) -> None:
         """Say now what was gathered; the last of it when the run ends."""
-        fresh, self._fresh = tuple(sorted(self._fresh)), set()
+        fresh, self._fresh = self._fresh, {}
         if self._run.stored is None:
             return
-        version = self._run.stored.info.version
+        version, joined = self._run.stored.info.version, self._run.core.parents.joined
         for peer in tuple(self._greeted):
-            for start in range(0, len(fresh), HAVE_MAX):
-                self.send(peer, msg.Have(version, fresh[start : start + HAVE_MAX]))
+            parent = joined.get(peer)
+            news = sorted(
+                index for index, source in fresh.items()
+                if parent is None or index not in parent.have or source == peer
+            )  # fmt: skip
+            for start in range(0, len(news), HAVE_MAX):
+                self.send(peer, msg.Have(version, tuple(news[start : start + HAVE_MAX])))
 
 
 def bitmap(info: VersionInfo, data: bytes) -> PieceSet:

@@ -65,6 +65,7 @@ class Parent:
     rate_bytes_s: float | None = None
     round_trip_s: float = 0.0
     active_at: float = 0.0
+    heard_at: float = 0.0
     paused_until: float = 0.0
     _since: float = 0.0
     _sample_bytes: int = 0
@@ -109,6 +110,13 @@ class Parent:
             self._since = now
         self.in_flight[index] = now
 
+    def taken(self, index: int, piece_length_bytes: int, now: float) -> None:
+        """A piece is asked of another instead: so it is no faster than that."""
+        asked_at = self.in_flight.pop(index, None)
+        if asked_at is not None:
+            most = piece_length_bytes / max(1e-3, now - asked_at)
+            self.rate_bytes_s = min(most, self.rate_bytes_s or most)
+
     def arrived(self, index: int, size_bytes: int, now: float) -> None:
         """A piece came: its rate is measured over the time in which it owed something.
 
@@ -134,7 +142,9 @@ class Parent:
             owed = len(self.in_flight) * piece_length_bytes
             patience = max(patience, STALL_FACTOR * owed / self.rate_bytes_s)
         patience = min(patience, STALL_MAX_S)
-        return max(self.active_at, next(iter(self.in_flight.values()))) + patience
+        since = max(self.active_at, next(iter(self.in_flight.values())))
+        # Who says HAVE lives, and may have others to serve before us.
+        return min(max(since + patience, self.heard_at + STALL_S), since + STALL_MAX_S)
 
 
 class Parents:

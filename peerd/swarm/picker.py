@@ -179,7 +179,7 @@ class Picker:
         self.count = min(self.count, count)
 
     def complete(self) -> bool:
-        return len(self.held) == self.count
+        return self.held.complete()
 
     def story(self, index: int | None = None) -> list[str]:
         """The last transitions, of one piece or of all."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_MAX_BYTES: Final = 64 * MIB
 """Verified pieces are written once, so those in flight wait in memory: this bounds it."""
-RESCUE_EVERY_S: Final = 0.1
+RESCUE_EVERY_S: Final = 0.2
 """While parents are idle and pieces are in flight elsewhere, it is looked so often whether they
 could have them sooner. Guess: a few round trips."""
 STEAL_FACTOR: Final = 4.0
@@ -53,8 +53,8 @@ class Requests:
         room = parent.room(length_bytes, now)
         if not room:
             return []
-        in_flight = sum(len(each.in_flight) for each in self._parents)
-        left = max(IN_FLIGHT_MAX_BYTES // length_bytes - in_flight, int(not parent.in_flight))
+        left = IN_FLIGHT_MAX_BYTES // length_bytes - len(picker.requested)
+        left = max(left, int(not parent.in_flight))
         if left < room:
             self.capped = True
         picked = picker.pick(self._borders.may_fetch(parent), min(room, left))
@@ -93,7 +93,7 @@ class Requests:
                 found = self._latest_for(parent, late, picker, length_bytes)
                 if found is None:
                     break
-                orders += self._move(found, parent, picker, now)
+                orders += self._move(found, parent, picker, length_bytes, now)
                 late = [each for each in late if each[1] != found]
         return orders
 
@@ -111,13 +111,15 @@ class Requests:
                 return index
         return None
 
-    def _move(self, index: int, to: Parent, picker: Picker, now: float) -> list[ev.Order]:
+    def _move(
+        self, index: int, to: Parent, picker: Picker, length_bytes: int, now: float
+    ) -> list[ev.Order]:
         """While other things are wanted it is taken from whom it was asked of; at the end not."""
         asked = tuple(picker.requested[index])
         orders: list[ev.Order] = []
         if picker.wanted or len(asked) >= SECONDS_MAX:
             for peer in asked:
-                self._parents.joined[peer].in_flight.pop(index, None)
+                self._parents.joined[peer].taken(index, length_bytes, now)
                 picker.release(index, peer, "another is faster")
                 orders.append(ev.CancelPieces(peer, (index,)))
         return orders + self._ask(to, [index], picker, now)

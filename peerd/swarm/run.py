@@ -275,8 +275,10 @@ class TaskRun(TaskMember):
                 self.scopes.report(order)
             case ev.StartRead(info=info, indices=indices):
                 self._spawn(self._read, info, indices)
-            case ev.Announce(index=index):
-                self.mates.announce(index, self._spawn)
+            case ev.Announce(index=index, source=source):
+                self.mates.announce(index, source, self._spawn)
+            case ev.JoinAgain():
+                self.mates.join_again()
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
             case ev.Complain(peer=peer, words=words):

@@ -24,7 +24,7 @@ from peerd.link.messages import Access, Message
 from peerd.manifest import Attestation
 from peerd.scheduler.service import EnrolState
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
-from peerd.swarm.mates import bitmap
+from peerd.swarm.mates import JOIN_AGAIN_S, bitmap
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.run import TaskRun
 from peerd.swarm.serving import Serving
@@ -39,9 +39,6 @@ PAST_MAX: Final = 1000
 """Ended runs whose story `peerd task show` can still tell."""
 PARTIAL_MAX: Final = 64
 """Ended-early downloads whose pieces the keeper is still told of."""
-JOIN_AGAIN_S: Final = 1.0
-"""A Join over the same link is answered again after so long: another download of that peer's. Two
-who only hold would answer each other's answers for ever. Guess: many round trips."""
 
 
 @dataclass

@@ -74,7 +74,7 @@ def test_pieces_that_arrive_are_announced_and_more_are_asked_for() -> None:
     core = opened(8)
     asked = requests(core.handle(ev.ParentJoined(ANN, PieceSet.full(8)), 0.0))[ANN]
     orders = core.handle(ev.PieceArrived(ANN, PieceIndex(asked[0]), PIECE), 0.02)
-    assert ev.Announce(PieceIndex(asked[0])) in orders
+    assert ev.Announce(PieceIndex(asked[0]), ANN) in orders
     assert requests(orders)[ANN], "its window has room again"
 
 

@@ -1,7 +1,8 @@
 """The other peers of one download's swarm, as swarm/mates.py keeps them.
 
 Always: a peer is told Join once for each link and version; every HAVE after it goes to everybody
-who was told Join, in one message for what came within 5 ms.
+who was told Join (more than swarm/mates.py sends, of which the receiver makes nothing), in one
+message for what came within 5 ms.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
-from peerd.swarm.mates import EARLY_JOINS_MAX, HAVE_COALESCE_S, JOIN_WAIT_S
+from peerd.swarm.mates import EARLY_JOINS_MAX, HAVE_COALESCE_S, JOIN_AGAIN_S, JOIN_WAIT_S
 
 if TYPE_CHECKING:
     from tools.sim.running import Run
@@ -26,7 +27,7 @@ class Mates:
 
     def __init__(self, run: Run) -> None:
         self._run, self._peer = run, run.peer
-        self._greeted: dict[PeerId, None] = {}
+        self._greeted: dict[PeerId, float] = {}
         self._early: dict[PeerId, msg.Join] = {}
         self._fresh: list[int] = []
 
@@ -44,6 +45,8 @@ class Mates:
             return
         self._run.world.verified(join.version)
         have = bitmap(join.version, join.have)
+        if self._run.world.clock.now - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:
+            self._greeted.pop(peer, None)
         self.greet(peer)
         round_trip_s = self._peer.round_trip_s(peer)
         self._run.post(ev.ParentJoined(peer, have, join.zone, round_trip_s))
@@ -58,7 +61,7 @@ class Mates:
     def greet(self, peer: PeerId) -> None:
         store = self._peer.store
         if store.version is not None and peer not in self._greeted:
-            self._greeted[peer] = None
+            self._greeted[peer] = self._run.world.clock.now
             self.send(peer, msg.Join(store.version, store.held.to_bytes(), self._peer.zone))
 
     def has_early(self, version: VersionId, have: ev.ParentHas) -> None:
@@ -103,6 +106,11 @@ class Mates:
         if peer in self._run.core.parents.connecting:
             self._greeted.pop(peer, None)
             self._run.post(ev.ParentGone(peer))
+
+    def join_again(self) -> None:
+        for peer in tuple(self._run.core.parents.joined):
+            self._greeted.pop(peer, None)
+            self.greet(peer)
 
     def announce(self, index: int) -> None:
         if not self._fresh:

@@ -303,6 +303,9 @@ class Run:
     def _start_read(self, order: ev.StartRead) -> None:
         self._read(order.info, order.indices)
 
+    def _join_again(self, order: ev.JoinAgain) -> None:
+        self.mates.join_again()
+
     def _announce(self, order: ev.Announce) -> None:
         self.mates.announce(order.index)
 
@@ -377,6 +380,7 @@ _ORDERS: Final[dict[type, Callable[[Run, Any], None]]] = {
     ev.ReportBring: Run._report_bring,
     ev.StartRead: Run._start_read,
     ev.Announce: Run._announce,
+    ev.JoinAgain: Run._join_again,
     ev.Drop: Run._drop,
     ev.Complain: Run._complains,
     ev.AllHeld: ending.all_held,
