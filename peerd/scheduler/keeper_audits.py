@@ -106,6 +106,12 @@ class Audits:
                 self.pending.append(_whole([line.pop()]))
             lines = [line for line in lines if line]
 
+    def spend(self, pieces: int) -> int:
+        """So many of these may be read a second time, out of what is left of the budget."""
+        spent = max(0, min(pieces, self._budget))
+        self._budget -= spent
+        return spent
+
     def start(self, check: Check, lease: LeaseId) -> None:
         self.pending.remove(check)
         self.running[lease] = check

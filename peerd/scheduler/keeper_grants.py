@@ -10,10 +10,11 @@ from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
 from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_pace as pace
+from peerd.scheduler import keeper_spread as spread
 from peerd.scheduler.keeper_audits import Check
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
 from peerd.scheduler.keeper_voices import unheard
-from peerd.scheduler.leases import lowest
+from peerd.scheduler.leases import lowest, run_bits
 from peerd.scheduler.roster import Entry
 
 LINE_SCANNED_MAX = 64
@@ -34,6 +35,7 @@ def plan(kept: Kept, now: float) -> None:
         borders.plan(kept, now)
         return
     if Timer.OVERDUE not in kept.timers:
+        spread.look(kept, now)
         pace.reclaim(kept, now)
     if kept.failures:
         judge(kept, now)
@@ -63,9 +65,11 @@ def _resolve(kept: Kept, now: float) -> None:
 def _read(kept: Kept, now: float) -> None:
     while not kept.book.drained and pace.may_begin(kept, now):
         entry = pick(kept, now)
-        run = kept.book.next_run(kept.roster.covered) if entry is not None else None
+        held = kept.roster.covered & ~kept.rescued
+        run = kept.book.next_run(held) if entry is not None else None
         if entry is None or run is None:
             return
+        kept.rescued &= ~run_bits(*run)
         kept.grant(LeaseKind.READ, entry, *run, now)
 
 
@@ -121,37 +125,58 @@ def able(kept: Kept, entry: Entry, now: float, fresh_voice: bool = False) -> boo
 
 
 def pick(kept: Kept, now: float, fresh_voice: bool = False) -> Entry | None:
-    """Seeds first; then who has none, while there are few readers; then who has the least."""
+    """Seeds first; then who has none, while there are few readers; then who has the least.
+
+    Those whose pieces do not spread come last: not before all others are behind, too.
+    """
+    entry, others = _pick(kept, now, fresh_voice, behind=False)
+    if entry is None and not others:
+        entry, _ = _pick(kept, now, fresh_voice, behind=True)
+    return entry
+
+
+def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[Entry | None, bool]:
+    """With whether anybody fits, be it that all of them have enough for now."""
     roster, held = kept.roster, kept.book.by_holder
     config = kept.config
     each = config.leases_all_wanted // max(1, len(roster.askers))
     each = max(config.leases_each_min, min(config.leases_each_max, each))
     best: Entry | None = None
+    others = False
     for peer, leases in held.items():
         entry = roster.entries.get(peer)
-        full = entry is not None and len(leases) >= min(each, entry.room)
-        if entry is None or (full and not fresh_voice):  # A doubt does not wait for reads.
+        if entry is None or not _fits(kept, entry, now, fresh_voice, behind):
             continue
-        if not able(kept, entry, now, fresh_voice) or not pace.may_try(kept, entry, now):
+        others = others or peer in roster.askers
+        full = len(leases) >= min(each, entry.room)
+        if full and not fresh_voice:  # A doubt does not wait for reads.
             continue
         if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
             best = entry
     if len(held) >= config.readers_max:
-        return best
-    fresh = _first(kept, roster.waiting_seeds, now, fresh_voice)
+        return best, others
+    fresh = _first(kept, roster.waiting_seeds, now, fresh_voice, behind)
     if fresh is None and (best is None or not best.seed):
-        fresh = _first(kept, roster.waiting, now, fresh_voice)
-    return fresh or best
+        fresh = _first(kept, roster.waiting, now, fresh_voice, behind)
+    return fresh or best, others or fresh is not None
 
 
-def _first(kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool) -> Entry | None:
+def _first(
+    kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool, behind: bool
+) -> Entry | None:
     for scanned, peer in enumerate(line):
         if scanned >= LINE_SCANNED_MAX:
             break
         entry = kept.roster.entries[peer]
-        if able(kept, entry, now, fresh_voice) and pace.may_try(kept, entry, now):
+        if _fits(kept, entry, now, fresh_voice, behind):
             return entry
     return None
+
+
+def _fits(kept: Kept, entry: Entry, now: float, fresh_voice: bool, behind: bool) -> bool:
+    if not able(kept, entry, now, fresh_voice) or not pace.may_try(kept, entry, now):
+        return False
+    return behind or not spread.behind(kept, entry)
 
 
 # --- audits

@@ -41,6 +41,7 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
         pace_s = share * pace_s + (1 - share) * entry.pace_s
     entry.pace_s = pace_s
     lease.made_at = entry.made_at = now
+    entry.read |= bits
     kept.readers.pop(entry.peer, None)
     kept.readers[entry.peer] = now
     while len(kept.readers) > READERS_REMEMBERED:

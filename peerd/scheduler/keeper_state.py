@@ -73,7 +73,8 @@ class Kept:
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
     `voices` say who vouched for which version of it. `scope`: the zone that is kept for, "" for
     the task's own keeper; `took_s` is what the last leases took to be read, `readers` who read
-    pieces last, and when (keeper_pace); `bringers` ask for leases to bring into it.
+    pieces last, and when (keeper_pace); `spread` are the pieces that two hold, `rescued` those to
+    be read again for they do not spread (keeper_spread); `bringers` ask to bring pieces into it.
     """
 
     own: PeerId
@@ -106,6 +107,9 @@ class Kept:
     check_rounds: int = 0
     took_s: deque[float] = field(default_factory=lambda: deque(maxlen=TOOK_KEPT))
     readers: dict[PeerId, float] = field(default_factory=dict)
+    spread: int = 0
+    rescued: int = 0
+    looked_at: float = -inf
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)
@@ -199,6 +203,7 @@ class Kept:
         count = self.count
         self.roster.begin(count)
         self.audits.begin(count, self.parallel)
+        self.spread = self.rescued = 0
         if self.parallel and count and not self.scope:
             self.book.cut(count, f"{self.own}/{self.task}")
         else:

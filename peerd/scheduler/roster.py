@@ -44,6 +44,8 @@ def parse_bitmap(data: bytes, count: int | None) -> int:
 class Entry:
     """One peer on the roster. `bits`: what it holds of the current version; `spare`: of another.
 
+    `read`: what of it it read for this keeper, but for what is `stuck`: nobody else had that for
+    long; `alone_mark`: what nobody else had, and when.
     `seen`, `unmet_since`: what it would bring over the border, and since when it may not.
     """
 
@@ -64,6 +66,9 @@ class Entry:
     failures: int = 0
     pace_s: float | None = None
     made_at: float = -1e9
+    read: int = 0
+    stuck: int = 0
+    alone_mark: tuple[float, int] = (-1e9, 0)
     spare: tuple[VersionId, int] | None = None
     told: set[PeerId] = field(default_factory=set)
     named_to: int = 0
@@ -150,7 +155,7 @@ class Roster:
         self.full = None if count is None else (1 << count) - 1
         self.covered, self._stale, self._masked = 0, False, 0
         for entry in self.entries.values():
-            entry.bits = entry.fresh = 0
+            entry.bits = entry.fresh = entry.read = entry.stuck = 0
             entry.complete = self.full == 0
 
     def ended(self, count: int) -> None:
