@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
-from peerd.link.messages import Enrol, KeeperState, LeaseInfo
+from peerd.link.messages import Enrol, KeeperState, LeaseInfo, Probe
 from peerd.manifest import VersionInfo
 from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
@@ -21,6 +21,8 @@ from peerd.scheduler.leases import LeaseBook
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Roster
 
+AWAITED_ASKED_MAX = 64
+"""So many members of a former keeper are asked whether they are there. Guess."""
 TERM_MAX = 1 << 52
 """Below what a message carries, so that the next term always fits."""
 
@@ -56,7 +58,7 @@ def start(
     _learn_version(seat, kept, copies, now)
     leases = _learn_leases(kept, copies, now)
     _learn_holders(seat, kept, copies)
-    if leases or prior:
+    if leases or prior or any(copy.state.handover for copy in copies):
         _pause(kept, copies, leases, dead, now)
     kept.copy_soon(now)
     return kept
@@ -124,7 +126,12 @@ def _pause(
     config = kept.config
     known = {peer for copy in copies for peer in copy.state.members}
     known |= {info.holder for info in leases}
-    kept.awaiting = {peer for peer in known if peer not in dead and peer in kept.members}
+    # Those not in view, too: a peer that just started sees few, and they hold and read.
+    kept.awaiting = {peer for peer in known if peer not in dead and peer != kept.own}
+    if not known and not kept.scope:
+        kept.awaiting = set(kept.members) - {kept.own, *dead}
+    for peer in sorted(kept.awaiting & kept.members.keys())[:AWAITED_ASKED_MAX]:
+        kept.send(peer, Probe(kept.task))  # Who does not answer a dial is not waited for.
     slack_s = config.lease_slack_s
     wait_s = max((info.expires_in_s for info in leases), default=0.0)
     if not leases:
