@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from random import Random
 
 import httpcore
@@ -144,7 +145,8 @@ class HttpBody:
         """Some bytes in order, b"" at the end."""
         while self._exchange is not None:
             try:
-                data = await self._exchange.read()
+                with trio.fail_after(self._silence_s):
+                    data = await self._exchange.read()
             except FAILURES as error:
                 if self._left_bytes == 0:
                     break  # All is there; only the end of the answer is not.
@@ -206,6 +208,11 @@ class HttpBody:
             )
 
     @property
+    def _silence_s(self) -> float:
+        """A lease would run out before the origin's own limit: what came would be read again."""
+        return self._patience.silence_s() if self._resumable else inf
+
+    @property
     def _resumable(self) -> bool:
         """Whether what another answer brings can be told to belong to this one."""
         facts = self.facts
@@ -213,7 +220,7 @@ class HttpBody:
         return facts.ranged and (facts.validator is not None or by_digest)
 
     def _given_up(self, cause: Exception | None) -> PeerdError:
-        if isinstance(cause, httpcore.TimeoutException):
+        if isinstance(cause, httpcore.TimeoutException | trio.TooSlowError):
             words = f"{self._label} stopped sending after {self.bytes_read} bytes"
             return OriginUnreachable(f"{words}; try again when it is well")
         words = f"{self._label} cut the answer after {self.bytes_read} bytes"

@@ -56,6 +56,11 @@ class Patience:
             return None
         return self._backoff(self._cuts) if self._cuts else 0.0
 
+    def silence_s(self) -> float:
+        """How long a body that another answer can go on with may be silent."""
+        longest = self._config.resume_after_s * 2.0 ** min(self._cuts, 32)
+        return min(longest, self._config.stall_timeout_s)
+
     def _backoff(self, count: int) -> float:
         """Doubling, and the second half of it random: readers cut together come back apart."""
         longest = self._config.backoff_first_s * float(2 ** min(count - 1, 32))

@@ -18,6 +18,7 @@ class OriginConfig(Struct, frozen=True, kw_only=True):
     connections_max: int = 16  # A keeper lets 8–16 peers read at once (design.md, 4.4).
     connect_timeout_s: float = 10.0  # Guess: three lost SYNs are 7 s.
     stall_timeout_s: float = 30.0  # Guess; most servers and proxies give up at 60 s.
+    resume_after_s: float = 1.0  # Guess: half of the shortest lease; doubles without progress.
     retries_max: int = 4  # With the backoff below at most 3 s; a keeper has other readers.
     backoff_first_s: float = 0.2  # Guess.
     backoff_max_s: float = 8.0  # Guess.

@@ -140,6 +140,15 @@ async def test_a_body_that_stops_is_resumed_too() -> None:
             assert await read_all(reader, origin.ask()) == CONTENT
 
 
+async def test_a_body_that_is_silent_is_resumed_long_before_the_origin_counts_as_down() -> None:
+    """Under the same lease: what was received is not thrown away."""
+    config = msgspec.structs.replace(QUICK, stall_timeout_s=30.0, resume_after_s=0.05)
+    with running(stall_after=100_000, stall_times=2) as origin, trio.fail_after(10):
+        async with OriginReader(config) as reader, reader.open(origin.ask()) as body:
+            assert await rest_of(body) == CONTENT
+            assert body.bytes_read == SIZE_BYTES
+
+
 async def test_cuts_without_progress_end_the_read() -> None:
     with running(cut_after=10) as origin:
         async with OriginReader(QUICK) as reader, reader.open(origin.ask()) as body:

@@ -65,3 +65,12 @@ def test_every_wait_is_bounded_and_so_are_cuts_in_a_row(progress: list[int], see
         wait_s = patience.after_cut(progress_bytes)
         assert (wait_s is None) == (fruitless > CONFIG.cuts_max)
         assert wait_s is None or 0.0 <= wait_s <= CONFIG.backoff_max_s
+
+
+def test_a_silent_body_is_given_longer_each_time_and_the_first_time_after_progress() -> None:
+    patience = Patience(CONFIG, Random(1))
+    waits = []
+    for progress in (100_000, 0, 0, 0, 100_000):
+        patience.after_cut(progress)
+        waits.append(patience.silence_s())
+    assert waits == [1.0, 2.0, 4.0, 8.0, 1.0]
