@@ -1,8 +1,8 @@
 """Who vouched for which pieces of one version, and which of them are read again by others.
 
 Always: nobody checks a piece it vouched for itself; random checks stay within 1 % of the content;
-a peer is a liar only if two others agree against it, or one where its pieces failed the whole
-digest and no third can read.
+of what is in dispute a sample of each attester's is read before all of it; a peer is a liar only if
+two others agree against it, or one where its pieces failed the whole digest and no third can read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from peerd.ids import LeaseId, PeerId
 from peerd.manifest import Attestation
 from peerd.scheduler.keeper_events import KeeperConfig, Rng
 
+SAMPLE = 2
+"""Pieces of each attester that a dispute has read first. Guess: who lies mostly lies always, and a
+single one may be the one that was read in spite of it."""
 TRIES_MAX = 3
 """An audit that nobody carried out so often is given up. Guess."""
 
@@ -60,6 +63,9 @@ class Audits:
         self.pending: deque[Check] = deque()
         self.running: dict[LeaseId, Check] = {}
         self.disputers: dict[PeerId, None] = {}
+        self._sampled: set[PeerId] = set()
+        self._quoted: set[Attestation] = set()
+        self._rest: dict[PeerId, list[Attestation]] = {}
         self.pieces_audited = 0
         self.pieces_disputed = 0
         self._budget = 0
@@ -69,7 +75,8 @@ class Audits:
 
     def begin(self, count: int | None, ranged: bool) -> None:
         """A version of so many pieces; without ranges a check would cost a whole read."""
-        self.read_by, self.disputers = {}, {}
+        self.read_by = {}
+        self._forget_disputes()
         self.pending.clear()
         self.running.clear()
         self._budget = int((count or 0) * self._config.audit_budget) if ranged else 0
@@ -87,24 +94,50 @@ class Audits:
             self.pending.append(Check(index, 1, claims, dispute=False))
 
     def dispute(self, peer: PeerId, made: Iterable[Attestation], ranged: bool) -> None:
-        """The whole digest failed for `peer` with these pieces: check them, attesters in turn."""
+        """The whole digest failed for `peer` with these pieces: check a sample of each attester's.
+
+        The rest is checked only if all samples are right; what others quoted already is once.
+        """
         by_attester: dict[PeerId, list[Attestation]] = {}
         for attestation in made:
             if self._dispute_budget <= 0:
                 break
+            if attestation in self._quoted:
+                continue
+            self._quoted.add(attestation)
             self._dispute_budget -= 1
             by_attester.setdefault(attestation.attester, []).append(attestation)
             attester = attestation.attester
             self.read_by[attester] = self.read_by.get(attester, 0) | 1 << attestation.index
         self.disputers.setdefault(peer)
-        lines = [self._rng.sample(line, len(line)) for line in by_attester.values()]
-        if not ranged:
-            self.pending.extend(_whole(line) for line in lines)
-            return
-        while lines:
-            for line in lines:
-                self.pending.append(_whole([line.pop()]))
-            lines = [line for line in lines if line]
+        for attester, quoted in by_attester.items():
+            line = self._rng.sample(quoted, len(quoted))
+            if not ranged:
+                self.pending.append(_whole(line))
+                continue
+            first = 0 if attester in self._sampled else SAMPLE
+            self._sampled.add(attester)
+            self.pending.extend(_whole([each]) for each in line[:first])
+            self._rest.setdefault(attester, []).extend(line[first:])
+
+    def widen(self) -> bool:
+        """All samples were right: check the rest, attesters in turn. Whether there is any."""
+        if not self._rest or self._disputing():
+            return False
+        lines = [line for line in self._rest.values() if line]
+        self._rest = {}
+        for turn in range(max(map(len, lines), default=0)):
+            self.pending.extend(_whole([line[turn]]) for line in lines if turn < len(line))
+        return bool(lines)
+
+    def _disputing(self) -> bool:
+        return any(check.dispute for check in [*self.pending, *self.running.values()])
+
+    def _forget_disputes(self) -> None:
+        self.disputers.clear()
+        self._sampled.clear()
+        self._quoted.clear()
+        self._rest.clear()
 
     def spend(self, pieces: int) -> int:
         """So many of these may be read a second time, out of what is left of the budget."""
@@ -168,16 +201,15 @@ class Audits:
         self.pending = deque(
             check for check in self.pending if not check.dispute and not check.vouched(liar)
         )
-        self.disputers.clear()
+        self._forget_disputes()
         return self.read_by.pop(liar, 0)
 
     def disputes_over(self) -> list[PeerId]:
         """Those whose disputes ended without a liar; each is returned once."""
-        checks = [*self.pending, *self.running.values()]
-        if not self.disputers or any(check.dispute for check in checks):
+        if not self.disputers or self._disputing() or any(self._rest.values()):
             return []
         over = list(self.disputers)
-        self.disputers.clear()
+        self._forget_disputes()
         return over
 
 

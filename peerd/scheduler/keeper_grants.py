@@ -203,7 +203,10 @@ def _audit(kept: Kept, now: float) -> None:
             idle += 1
     if idle:
         kept.audits.pending.rotate(-idle)
-    _disputes_over(kept, now)
+    if kept.audits.widen():
+        _audit(kept, now)
+    else:
+        _disputes_over(kept, now)
 
 
 def _auditor(kept: Kept, check: Check, now: float) -> Entry | None:

@@ -166,3 +166,53 @@ def test_a_newcomer_hears_the_verdict() -> None:
         answer(desk, audits(desk)[0])
     desk.enrol(late, room=None)
     assert [x.attester for x in desk.to(late, m.Verdict)] == [desk.id(liar)]
+
+
+def quarrel(liar: bool) -> tuple[Desk, VersionInfo, int]:
+    """Four read 200 pieces between them, perhaps one with a lie, and a fifth disputes all."""
+    desk = Desk(range(1, 7), config=NEVER)
+    one, *others, victim = desk.order[1:]
+    desk.enrol(one, room=4)
+    desk.later(1.0)
+    desk.ask(one, 4)
+    version = desk.resolve(one, 200)
+    for number in others:
+        desk.enrol(number, room=4)
+    made: dict[int, int] = {0: one}
+    while reads := [x for x in desk.leases() if x.kind is LeaseKind.READ]:
+        holder = next(n for n in desk.numbers if desk.id(n) == reads[0].holder)
+        desk.later(0.001)
+        desk.finish(holder, reads[0], lie=liar and holder == others[0])
+        made[reads[0].first] = holder
+    desk.enrol(victim, version=version, room=4)
+    quoted = tuple(
+        desk.attest(n, version, index, lie=liar and n == others[0]) for index, n in made.items()
+    )
+    for accuser in (victim, others[1]):
+        own = tuple(each for each in quoted if each.attester != desk.id(accuser))
+        desk.hear(accuser, m.Dispute(desk.task, 1, version.version, own))
+    return desk, version, others[0]
+
+
+def test_a_sample_of_each_attester_is_enough_to_find_who_always_lies() -> None:
+    desk, _, liar = quarrel(liar=True)
+    for _ in range(200):
+        if desk.core.liars(desk.task):
+            break
+        audit = audits(desk)[0]
+        answer(desk, audit, lie=audit.holder == desk.id(liar))
+    assert list(desk.core.liars(desk.task)) == [desk.id(liar)]
+    assert desk.core.unneeded_reads(desk.task)["dispute"] <= 2 * 5 + 2
+    again = {x.first for x in desk.leases() if x.kind is LeaseKind.READ}
+    assert again
+
+
+def test_where_all_samples_are_right_all_is_read_again_before_the_content_is_called_wrong() -> None:
+    desk, _, _ = quarrel(liar=False)
+    for _ in range(400):
+        if not audits(desk):
+            break
+        assert not [x for n in desk.numbers for x in desk.to(n, m.Unreadable)]
+        answer(desk, audits(desk)[0])
+    assert desk.core.unneeded_reads(desk.task)["dispute"] == 200, "and each of them once"
+    assert [x.code for x in desk.to(desk.order[-1], m.Unreadable)] == ["digest-mismatch"]
