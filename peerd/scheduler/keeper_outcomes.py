@@ -30,12 +30,11 @@ from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_state import RENEWED_PIECES, Doubt, Kept
 from peerd.scheduler.keeper_voices import Ruling, alone, outvoted, rule
 from peerd.scheduler.leases import Lease
+from peerd.scheduler.ports import NOT_REACHED
 from peerd.scheduler.roster import Entry
 
 CANNOT_WRITE = ("no-space", "store-damaged")
 """What a reader fails with whose own disk is the trouble (errors.py)."""
-LINKS_FAIL = "its links fail"
-"""What a download says of a peer that it cannot reach (swarm/download)."""
 
 
 def report(kept: Kept, entry: Entry, message: LeaseReport, now: float) -> None:
@@ -312,7 +311,7 @@ def _audited(
 def complaint(kept: Kept, entry: Entry, message: Complaint, now: float) -> None:
     """A holder of whom others get nothing right counts as no holder: what only it has is read,
     and what it was about to read."""
-    if message.peer == kept.own and message.words == LINKS_FAIL:
+    if message.peer == kept.own and message.words == NOT_REACHED:
         return  # They came over such a link.
     if kept.roster.complain(entry, message.peer, message.words):
         kept.say(now, f"{message.peer} counts no more: {message.words}")

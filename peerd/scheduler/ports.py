@@ -8,6 +8,9 @@ from typing import Protocol
 from peerd.gossip.records import Member as Member
 from peerd.ids import PeerId, TaskId
 
+NOT_REACHED = "it cannot be reached"
+"""Words of a Complaint: of its keeper itself they are not true any more, for they came to it."""
+
 
 class Members(Protocol):
     """The group as this peer sees it now: gossip's view, without those it could not reach."""

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from peerd.link.messages import LeaseKind, Outcome
+from peerd.scheduler.ports import NOT_REACHED
 from peerd.swarm import events as ev
 from peerd.swarm.consequences import Consequences
+from peerd.swarm.parents import FAILURES_MAX
 from peerd.swarm.picker import Picker, PieceState
 from peerd.swarm.requests import RESCUE_EVERY_S
 
@@ -146,14 +148,16 @@ class Download(Consequences):
 
     def _gone(self, event: ev.ParentGone, now: float) -> list[ev.Order]:
         """Who owed us something, or could not be reached at all, has failed us."""
-        owed = event.peer in self.parents.connecting
+        dialled = event.peer in self.parents.connecting
         parent = self.parents.gone(event.peer, now)
         self._may_dial = True
         if parent is not None:
             owed = bool(parent.in_flight)
             self._forget(parent, "its link is gone")
-        if owed and self.parents.failed(event.peer):
-            return [ev.Complain(event.peer, "its links fail")]
+            if owed and self.parents.failed(event.peer):
+                return [ev.Complain(event.peer, "its links fail")]
+        elif dialled and self.parents.times_unreached(event.peer) == FAILURES_MAX:
+            return [ev.Complain(event.peer, NOT_REACHED)]
         return []
 
     def _arrived(self, event: ev.PieceArrived, now: float) -> list[ev.Order]:

@@ -247,6 +247,10 @@ class Parents:
         times = self.failures[peer] = self.failures.get(peer, 0) + 1
         return times == FAILURES_MAX
 
+    def times_unreached(self, peer: PeerId) -> int:
+        """How often in a row no link could be had to it."""
+        return self._unreachable.get(peer, (0, 0.0))[0]
+
     def stalled(self, parent: Parent, now: float) -> float:
         """Set aside; returns for how many seconds."""
         times = self._stalled.get(parent.peer, (0, 0.0))[0] + 1

@@ -23,6 +23,7 @@ from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
+from peerd.scheduler.ports import NOT_REACHED
 from peerd.swarm import events as ev
 from peerd.swarm.ending import condemn, finish
 from peerd.swarm.extents import telling
@@ -242,6 +243,8 @@ class TaskRun(TaskMember):
         """Hand an event to the core, and do what it orders; orders may post again."""
         if self.finished.is_set():
             return
+        if isinstance(event, ev.ParentJoined) and self._complaints.get(event.peer) == NOT_REACHED:
+            del self._complaints[event.peer]  # It is there again.
         self._pending.append(event)
         if self._draining:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from peerd.link import messages as m
 from peerd.link.messages import LeaseKind, Outcome
 from peerd.scheduler.keeper_events import KeeperConfig
+from peerd.scheduler.ports import NOT_REACHED
 from tests.scheduler.desk import Desk
 
 PIECES = 400
@@ -143,14 +144,14 @@ def test_what_a_member_that_counts_no_more_was_to_read_is_granted_at_once() -> N
         assert firsts & granted
 
 
-def test_a_keeper_does_not_shun_itself_for_links_that_fail() -> None:
+def test_a_keeper_does_not_shun_itself_as_one_that_cannot_be_reached() -> None:
     desk = reading(numbers=4)
     desk.enrol(desk.own, room=4)
     for number in desk.order[1:]:
-        desk.hear(number, m.Complaint(desk.task, 1, desk.id(desk.own), "its links fail"))
+        desk.hear(number, m.Complaint(desk.task, 1, desk.id(desk.own), NOT_REACHED))
     assert desk.core.kept(desk.task).roster.trusted(desk.id(desk.own))  # type: ignore[union-attr]
     for number in desk.order[1:]:
-        desk.hear(number, m.Complaint(desk.task, 1, desk.id(desk.own), "wrong bytes"))
+        desk.hear(number, m.Complaint(desk.task, 1, desk.id(desk.own), "its links fail"))
     assert not desk.core.kept(desk.task).roster.trusted(desk.id(desk.own))  # type: ignore[union-attr]
 
 
