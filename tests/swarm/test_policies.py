@@ -1,0 +1,142 @@
+"""The policies of a swarm, one story each: what is picked, from whom, and who is served."""
+
+from __future__ import annotations
+
+from random import Random
+
+from peerd.ids import PeerId, PieceIndex, VersionId
+from peerd.pieces import PieceSet
+from peerd.swarm import events as ev
+from peerd.swarm.picker import RANDOM_FIRST, Picker
+from peerd.swarm.rarity import Rarity
+from peerd.swarm.turns import HANDS_MAX, HANDS_START, REQUESTS_MAX, SOON_S, Turns
+from tests.swarm.test_download import ANN, BOB, PIECE, opened, requests
+
+VERSION = VersionId("b" * 64)
+
+
+def test_counts_of_all_pieces_at_once_are_the_counts_of_each() -> None:
+    rng, rarity, counts = Random(1), Rarity(), [0] * 64
+    held: list[int] = []
+    for _ in range(300):
+        if held and rng.random() < 0.4:
+            bits = held.pop(rng.randrange(len(held)))
+            rarity.take(bits)
+            change = -1
+        else:
+            bits = rng.getrandbits(64)
+            held.append(bits)
+            rarity.add(bits)
+            change = 1
+        for index in range(64):
+            counts[index] += change * (bits >> index & 1)
+        asked = rng.getrandbits(64) | 1
+        fewest = min(counts[i] for i in range(64) if asked >> i & 1)
+        rarest = {i for i in range(64) if asked >> i & 1 and counts[i] == fewest}
+        assert {i for i in range(64) if rarity.rarest(asked) >> i & 1} == rarest
+        assert [rarity.of(i) for i in range(64)] == counts
+
+
+def test_the_first_pieces_are_random_then_the_rarest_come() -> None:
+    firsts = set()
+    for seed in range(40):
+        picker = Picker(32, PieceSet(32), Random(seed))
+        picker.rarity.add((1 << 31) - 1)  # Everybody has all but the last one.
+        firsts.update(picker.pick(PieceSet.full(32), 1))
+    assert len(firsts) > 10, "who has nothing takes what is to be had"
+    held = PieceSet(32, range(RANDOM_FIRST))
+    picker = Picker(32, held, Random(1))
+    picker.rarity.add((1 << 31) - 1)
+    assert picker.pick(PieceSet.full(32), 1) == [31]
+
+
+def test_what_a_reader_waits_for_comes_first_and_in_order() -> None:
+    picker = Picker(32, PieceSet(32, range(8)), Random(1))
+    picker.wait_for(7, 20, 3)
+    assert picker.pick(PieceSet.full(32), 5)[:3] == [20, 21, 22]
+    picker.wait_for(7, 0, 0)
+    assert not picker.urgent
+
+
+def test_a_piece_is_taken_from_a_slow_parent_by_one_that_is_idle() -> None:
+    core = opened(12, held=(8, 9, 10, 11))
+    asked = requests(core.handle(ev.ParentJoined(ANN, PieceSet(12, (0, 1))), 0.0))[ANN]
+    core.handle(ev.PieceArrived(ANN, PieceIndex(asked[0]), PIECE), 2.0)  # Two seconds for one.
+    core.handle(ev.ParentJoined(BOB, PieceSet(12, (0, 1))), 2.0)
+    core.parents.joined[BOB].rate_bytes_s = 100.0 * PIECE
+    orders = core.expire(2.1)
+    assert requests(orders)[BOB] == [asked[1]]
+    assert ev.CancelPieces(ANN, (asked[1],)) in orders, "other pieces are wanted: not twice"
+    core.validate()
+
+
+def test_a_parent_that_says_have_is_not_robbed_because_others_come_first() -> None:
+    core = opened(12, held=(8, 9, 10, 11))
+    core.handle(ev.ParentJoined(ANN, PieceSet(12, (0,))), 0.0)
+    core.handle(ev.ParentHas(ANN, (1,)), 2.9)
+    assert not any(isinstance(order, ev.Complain) for order in core.expire(3.5))
+    assert any(isinstance(order, ev.Complain) for order in core.expire(40.0))
+
+
+def test_parents_are_asked_again_when_nothing_is_known_to_be_had() -> None:
+    core = opened(12, held=(8, 9, 10, 11))
+    core.handle(ev.ParentJoined(ANN, PieceSet(12)), 0.0)
+    assert ev.JoinAgain() not in core.expire(0.5)
+    assert ev.JoinAgain() in core.expire(3.0)
+    assert ev.JoinAgain() not in core.expire(3.1)
+
+
+def child(number: int) -> PeerId:
+    return PeerId(f"child{number}")
+
+
+def test_children_take_turns_and_few_pieces_are_in_hand() -> None:
+    turns = Turns()
+    for number in range(20):
+        assert not turns.asked(child(number), [(VERSION, index) for index in range(4)])
+    taken = []
+    while (turn := turns.next(0.0)) is not None:
+        taken.append(turn[0])
+    assert taken == [child(number) for number in range(HANDS_START)]
+    turns.sent(taken[0], (VERSION, 0), SOON_S / 2, whole=True)
+    assert turns.hands == HANDS_START + 1, "it went fast: one more"
+    assert turns.next(SOON_S / 2) == (child(HANDS_START), (VERSION, 0)), "the next child's turn"
+
+
+def test_a_slow_uplink_feeds_one_child_at_a_time() -> None:
+    turns, now = Turns(), 0.0
+    for number in range(8):
+        turns.asked(child(number), [(VERSION, index) for index in range(8)])
+    in_hand = []
+    for _ in range(60):
+        while (turn := turns.next(now)) is not None:
+            in_hand.append((*turn, now))
+        peer, item, _ = in_hand.pop(0)
+        now += 1.0 * max(1, len(in_hand) + 1)  # A piece a second, shared by those in hand.
+        turns.took_s = 5.0  # What it takes here is no child's fault.
+        turns.sent(peer, item, now, whole=True)
+        if not any(each.waiting for each in turns.children.values()):
+            break
+    assert turns.hands < HANDS_START < HANDS_MAX
+
+
+def test_a_child_that_does_not_take_its_piece_holds_no_hand_for_ever() -> None:
+    turns = Turns()
+    turns.asked(child(0), [(VERSION, index) for index in range(4)])
+    for _ in range(HANDS_START):
+        assert turns.next(0.0) is not None
+    turns.asked(child(1), [(VERSION, 9)])
+    assert turns.next(0.1) is None
+    due = turns.deadline(0.1)
+    assert turns.next(due + 0.01) == (child(1), (VERSION, 9))
+
+
+def test_a_child_that_asks_too_much_is_told_so_and_one_that_cancels_is_broken_off() -> None:
+    turns = Turns()
+    items = [(VERSION, index) for index in range(REQUESTS_MAX + 2)]
+    assert turns.asked(child(0), items) == items[-2:]
+    first = turns.next(0.0)
+    assert first is not None
+    assert turns.cancelled(child(0), {first[1], items[5]}) == [first[1]]
+    turns.gone(child(0))
+    assert turns.next(0.0) is None
