@@ -27,7 +27,7 @@ ENDS_S: Final = 10.0
 class LabError(PeerdError):
     """The kernel refused what a lab needs; the message has its words."""
 
-    code = "netlab"
+    code, exit_code = "netlab", 90
 
 
 def check_able() -> None:
