@@ -382,14 +382,12 @@ Message = (
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
 
+_DECODER: Decoder[Any] = Decoder(Message)
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
     BringAsk, Withdraw, Holdings, Probe, KeeperState,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
-
-
-_DECODER: Decoder[Any] = Decoder(Message)
 
 
 def encode_message(message: Message) -> bytes:
