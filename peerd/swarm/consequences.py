@@ -31,7 +31,7 @@ ALONE_SOME: Final = 4
 ALONE_MANY: Final = 8
 """With so many pieces read here that no parent has yet, two leases are asked for, or one. In the
 lab one of eight, the first to come, had read two to three times its share, and all waited for its
-uplink. Guess: two and four times what a reader keeps in hand for its children."""
+uplink. Guess: half of what it may have in hand for its children, and all of it."""
 LACKING_S: Final = 2.0
 """So long nothing is in flight though pieces are wanted, then parents are asked what they have.
 Guess: many round trips, and a reader's pause."""
