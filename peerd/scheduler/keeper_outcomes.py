@@ -21,6 +21,7 @@ from peerd.link.messages import (
     Outcome,
     Resolved,
     RosterUpdate,
+    Verdict,
 )
 from peerd.manifest import Attestation, VersionInfo
 from peerd.scheduler import keeper_borders as borders
@@ -334,6 +335,12 @@ def dispute(kept: Kept, entry: Entry, message: Dispute, now: float) -> None:
     if version is None or version.version != message.version or version.digest is None:
         return
     if entry.peer in kept.audits.disputers:
+        return
+    known = next((x.attester for x in message.made if x.attester in kept.roster.liars), None)
+    if known is not None:
+        # Said before it heard the verdict: that is why its digest failed, not what others read.
+        words = kept.roster.liars[known]
+        kept.send(entry.peer, Verdict(kept.task, kept.term, version.version, known, words))
         return
     count = kept.count or 0
     for attestation in message.made:

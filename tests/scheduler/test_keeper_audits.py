@@ -216,3 +216,20 @@ def test_where_all_samples_are_right_all_is_read_again_before_the_content_is_cal
         answer(desk, audits(desk)[0])
     assert desk.core.unneeded_reads(desk.task)["dispute"] == 200, "and each of them once"
     assert [x.code for x in desk.to(desk.order[-1], m.Unreadable)] == ["digest-mismatch"]
+
+
+def test_a_dispute_that_crossed_the_verdict_is_explained_by_it() -> None:
+    """Its sender had the liar's pieces when it spoke: what the others read is not in question."""
+    desk, version, liar = quarrel(liar=True)
+    while not desk.core.liars(desk.task):
+        audit = audits(desk)[0]
+        answer(desk, audit, lie=audit.holder == desk.id(liar))
+    late = desk.order[-2]
+    honest = next(n for n in desk.order[1:] if n not in (liar, late))
+    told = len(desk.to(late, m.Verdict))
+    quoted = (desk.attest(liar, version, 3, lie=True), desk.attest(honest, version, 5))
+    desk.hear(late, m.Dispute(desk.task, 1, version.version, quoted))
+    while audits(desk):
+        answer(desk, audits(desk)[0])
+    assert not [x for n in desk.numbers for x in desk.to(n, m.Unreadable)]
+    assert len(desk.to(late, m.Verdict)) == told + 1
