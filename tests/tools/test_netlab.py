@@ -179,9 +179,7 @@ def test_a_line_that_died_is_told(lab: Lab) -> None:
 @needs_root
 def test_loss_drops_so_many(lab: Lab) -> None:
     """At 30 % each way a ping in two returns; at 0 all do."""
-    assert (
-        ping(lab, "p0", "p1")[0] == 1
-    )  # Else what asks for addresses is lost, too.
+    assert ping(lab, "p0", "p1")[0] == 1  # Else what asks for addresses is lost, too.
     lab.loss("p0", 30)
     came, _ = ping(lab, "p0", "p1", 40)
     assert 5 <= came <= 35, "this side of one in a million"
