@@ -1,8 +1,9 @@
 """Whose piece is sent next, and how many are in hand at once.
 
-Always: children take turns, a piece each; no child waits for another's slow link: what is in hand
-for too long counts no more; so few are in hand that each is whole soon, for a child passes on only
-what it has whole.
+Always: children take turns, a piece each; what was sent to nobody yet goes before second copies,
+but no child is passed over for it by more than half of the others in a row; no child waits for
+another's slow link: what is in hand for too long counts no more; so few are in hand that each is
+whole soon, for a child passes on only what it has whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -34,21 +36,34 @@ LATE_S: Final = 2.0
 HELD_MIN_S: Final = 0.5
 HELD_FACTOR: Final = 4.0
 """In hand for so many times as long as pieces took lately, it is the child that is slow. Guess."""
+SPREAD_MAX: Final = 8192
+"""Pieces of which it is remembered that they went to somebody: eight usual contents. Guess."""
+LOOK_MAX: Final = 16
+"""Of a child's pieces so many are looked at for one that went to nobody: usual windows have fewer,
+and each piece that is sent costs a look at those of all children. Guess."""
 
 
 @dataclass
 class Child:
-    """What one peer waits for, and what is in hand for it, with the time since when."""
+    """What one peer waits for, and what is in hand for it, with the time since when.
+
+    `passed`: how many others were served since its turn had come.
+    """
 
     waiting: deque[Item] = field(default_factory=deque)
     in_hand: dict[Item, float] = field(default_factory=dict)
+    passed: int = 0
 
 
 class Turns:
-    """One peer's uploads. Times in seconds; `took_s` is smoothed."""
+    """One peer's uploads. Times in seconds; `took_s` is smoothed.
+
+    `spread`: the pieces that were sent to anybody, or are in hand, the last of them.
+    """
 
     def __init__(self) -> None:
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
+        self.spread: OrderedDict[Item, None] = OrderedDict()
         self.hands = HANDS_START
         self.took_s = SOON_S
 
@@ -79,15 +94,44 @@ class Turns:
         )  # fmt: skip
         if counted >= self.hands:
             return None
+        passed: list[tuple[PeerId, Child]] = []
         for peer, child in self.children.items():
-            if child.waiting and len(child.in_hand) < SENDS_AT_ONCE:
+            if not child.waiting or len(child.in_hand) >= SENDS_AT_ONCE:
+                continue
+            item = self._first_copy(child)
+            if item is None:
                 if child.waiting[0] in child.in_hand:
                     continue  # Broken off and asked for again, or asked for twice.
-                item = child.waiting.popleft()
-                child.in_hand[item] = now
-                self.children.move_to_end(peer)
-                return peer, item
+                if child.passed < len(self.children) // 2:
+                    passed.append((peer, child))
+                    continue
+                item = child.waiting[0]
+            for _, each in passed:
+                each.passed += 1
+            return self._take(peer, child, item, now)
+        if not passed:
+            return None
+        peer, child = passed[0]
+        return self._take(peer, child, child.waiting[0], now)
+
+    def _first_copy(self, child: Child) -> Item | None:
+        """The first piece that it waits for and that went to nobody yet: sent to another, it can
+        be passed on while the rest of the children get theirs from there."""
+        for item in islice(child.waiting, LOOK_MAX):
+            if item not in self.spread and item not in child.in_hand:
+                return item
         return None
+
+    def _take(self, peer: PeerId, child: Child, item: Item, now: float) -> tuple[PeerId, Item]:
+        child.waiting.remove(item)
+        child.in_hand[item] = now
+        child.passed = 0
+        self.children.move_to_end(peer)
+        self.spread[item] = None
+        self.spread.move_to_end(item)
+        if len(self.spread) > SPREAD_MAX:
+            self.spread.popitem(last=False)
+        return peer, item
 
     def sent(self, peer: PeerId, item: Item, now: float, *, whole: bool) -> None:
         """No more in hand. `whole`: it was sent to its end, and its time tells something."""
@@ -95,6 +139,8 @@ class Turns:
         since = child.in_hand.pop(item, None) if child is not None else None
         if child is not None and not child.waiting and not child.in_hand:
             del self.children[peer]
+        if not whole:
+            self.spread.pop(item, None)
         if since is None or not whole:
             return
         took_s = now - since

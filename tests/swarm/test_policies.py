@@ -9,7 +9,14 @@ from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.picker import RANDOM_FIRST, Picker
 from peerd.swarm.rarity import Rarity
-from peerd.swarm.turns import HANDS_MAX, HANDS_START, REQUESTS_MAX, SOON_S, Turns
+from peerd.swarm.turns import (
+    HANDS_MAX,
+    HANDS_START,
+    REQUESTS_MAX,
+    SOON_S,
+    SPREAD_MAX,
+    Turns,
+)
 from tests.swarm.test_download import ANN, BOB, PIECE, opened, requests
 
 VERSION = VersionId("b" * 64)
@@ -140,3 +147,56 @@ def test_a_child_that_asks_too_much_is_told_so_and_one_that_cancels_is_broken_of
     assert turns.cancelled(child(0), {first[1], items[5]}) == [first[1]]
     turns.gone(child(0))
     assert turns.next(0.0) is None
+
+
+def test_a_piece_that_nobody_has_yet_goes_to_one_child_before_any_second_copy() -> None:
+    turns, taken = Turns(), []
+    for number in range(3):
+        turns.asked(child(number), [(VERSION, 0), (VERSION, 1), (VERSION, 2)])
+    for _ in range(3):
+        turn = turns.next(0.0)
+        assert turn is not None
+        taken.append(turn)
+    assert taken == [(child(number), (VERSION, number)) for number in range(3)]
+    turn = turns.next(0.0)
+    assert turn == (child(0), (VERSION, 1)), "then second copies, in the order of the turns"
+
+
+def test_a_child_that_asks_for_fresh_pieces_goes_first_but_not_for_ever() -> None:
+    turns, taken = Turns(), []
+    for index in range(8):  # Went to somebody before.
+        turns.asked(child(9), [(VERSION, index)])
+        assert turns.next(0.0) is not None
+        turns.sent(child(9), (VERSION, index), 0.0, whole=True)
+    turns.asked(child(0), [(VERSION, index) for index in range(8)])
+    for number in (1, 2, 3):
+        turns.asked(child(number), [(VERSION, 100 * number + index) for index in range(8)])
+    for _ in range(12):
+        turn = turns.next(0.0)
+        assert turn is not None
+        taken.append(turn[0])
+        turns.sent(*turn, 0.0, whole=True)
+    assert taken[:3] == [child(1), child(2), child(0)], "it was passed over by half of the others"
+    assert taken.count(child(0)) >= 12 // 4 - 1, "and so again: nearly its share"
+
+
+def test_a_piece_that_was_broken_off_is_fresh_again() -> None:
+    turns = Turns()
+    turns.asked(child(0), [(VERSION, 5)])
+    assert turns.next(0.0) == (child(0), (VERSION, 5))
+    turns.sent(child(0), (VERSION, 5), 0.0, whole=False)
+    turns.asked(child(1), [(VERSION, 4)])
+    assert turns.next(0.0) == (child(1), (VERSION, 4))
+    turns.asked(child(2), [(VERSION, 4), (VERSION, 5)])
+    assert turns.next(0.0) == (child(2), (VERSION, 5))
+
+
+def test_it_is_remembered_of_so_many_pieces_that_they_went_to_somebody() -> None:
+    turns = Turns()
+    for index in range(SPREAD_MAX + 3):
+        turns.asked(child(0), [(VERSION, index)])
+        assert turns.next(0.0) == (child(0), (VERSION, index))
+        turns.sent(child(0), (VERSION, index), 0.0, whole=True)
+    assert len(turns.spread) == SPREAD_MAX
+    turns.asked(child(0), [(VERSION, SPREAD_MAX), (VERSION, 0)])
+    assert turns.next(0.0) == (child(0), (VERSION, 0)), "forgotten: as if nobody had it"
