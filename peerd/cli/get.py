@@ -9,13 +9,16 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from peerd.cli import client
 from peerd.cli.output import Target, target_for
 from peerd.cli.progress import Progress, Watcher
-from peerd.errors import UsageError
+from peerd.errors import DaemonUnreachable, UsageError
 from peerd.units import format_duration, format_size, parse_duration
+
+ATTEMPTS_MAX: Final = 3
+"""A daemon that lingers may reach its end just as it is asked: then the next one does it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Wish:
     digest: str | None
     headers: Sequence[str]
     timeout: str | None
+    linger: str | None
     progress: bool
     as_json: bool
     socket: str | None
@@ -45,12 +49,24 @@ def run(wish: Wish) -> None:
         "headers": [_header(text) for text in wish.headers],
         "timeout_s": _timeout(wish.timeout),
     }
-    with _daemon(client.socket_path(wish.socket)) as path:
-        done = fetch(path, request, target, Progress(_name(target), wish.progress))
+    done = _got(wish, request, target)
     if wish.as_json:
         print(json.dumps(summary(done, target)))
     elif wish.progress:
         sys.stderr.write(_words(done, target) + "\n")
+
+
+def _got(wish: Wish, request: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    linger_s = None if wish.linger is None else _duration("--linger", wish.linger)
+    path = client.socket_path(wish.socket)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        with _daemon(path, linger_s) as (own, lent):
+            try:
+                return fetch(own, request, target, Progress(_name(target), wish.progress))
+            except DaemonUnreachable:
+                if not lent or attempt == ATTEMPTS_MAX:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def fetch(
@@ -88,14 +104,14 @@ def summary(done: Mapping[str, Any], target: Target) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _daemon(path: str) -> Iterator[str]:
-    """The socket of the running daemon, or of one for this download."""
+def _daemon(path: str, linger_s: float | None) -> Iterator[tuple[str, bool]]:
+    """The socket of the running daemon, or of one for this download; whether it may end itself."""
     if client.answers(path):
-        yield path
+        yield path, False
         return
     from peerd.cli import ephemeral
 
-    with ephemeral.daemon() as own:
+    with ephemeral.daemon(linger_s=linger_s) as own:
         yield own
 
 
@@ -120,13 +136,17 @@ def _timeout(text: str | None) -> float | None:
     """Seconds from what --timeout was given."""
     if text is None:
         return None
-    try:
-        timeout_s = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from error
+    timeout_s = _duration("--timeout", text)
     if timeout_s <= 0:
         raise UsageError("--timeout: a timeout is more than 0 seconds")
     return timeout_s
+
+
+def _duration(flag: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def _name(target: Target) -> str:

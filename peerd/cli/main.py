@@ -141,8 +141,10 @@ def join(**flags: Any) -> None:
     Example: peerd join --listen /ip4/192.0.2.7/tcp/4010 \\
                         --bootstrap 192.0.2.1:4010
     """
+    from peerd.cli import ephemeral
     from peerd.cli.process import daemon_command
 
+    ephemeral.give_way(flags["data_dir"] or ephemeral.data_directory())
     command = daemon_command(
         {key: value for key, value in flags.items() if value not in (None, ())}
     )
@@ -171,14 +173,21 @@ def join(**flags: Any) -> None:
     help="A header for the origin; repeatable.",
 )
 @click.option("--timeout", metavar="DURATION", help="Give up after this long: 30s, 5m, 2h.")
+@click.option(
+    "--linger",
+    metavar="DURATION",
+    help="How long a daemon that was started for this may stay at most, in the background, to give "
+    "others what it has; 60s unless given, or PEERD_LINGER_S; 0 to end with the download.",
+)
 @click.option("--no-progress", is_flag=True, help="Say nothing on standard error but errors.")
 @with_json
 @with_socket
 def get(no_progress: bool, **typed: Any) -> None:
     """Download a URL through the swarm.
 
-    Without a daemon, one runs for the length of the download. A download that was cut off goes
-    on where it stopped.
+    Without a daemon, one runs for the length of the download; where other peers are, it lingers
+    in the background until it gave as much as it took, or nobody asks any more. A download that
+    was cut off goes on where it stopped.
 
     \b
     Example: peerd get https://example.org/model.bin -O model.bin

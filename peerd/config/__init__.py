@@ -61,6 +61,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: Literal["text", "json"]
     cluster: str
     fresh_s: float
+    linger_s: float
     origin: OriginConfig
     ephemeral: bool
 
@@ -145,5 +146,6 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "log_level": "info",
     "log_format": "text",
     "cluster": "default",
+    "linger_s": 60.0,  # Guess: the time of 6 GB at 100 MB/s; it ends sooner where nobody asks.
     "fresh_s": 60.0,  # Guess: a minute-old answer is what a CDN would give, too.
 }

@@ -248,6 +248,7 @@ PARSERS: Final[dict[str, Callable[[object], Any]]] = {
     "log_format": _choice("text", "json"),
     "cluster": _label(64),
     "fresh_s": _duration,
+    "linger_s": _duration,
     "origin.ca_file": _file,
     "origin.http_proxy": _proxy,
     "origin.https_proxy": _proxy,

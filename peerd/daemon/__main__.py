@@ -16,7 +16,8 @@ import trio
 from peerd import __version__
 from peerd.cluster.admission import OPEN_WARNING
 from peerd.config import Config, load
-from peerd.daemon.process import notify_ready, set_up_logging, watch_parent, watch_signals
+from peerd.daemon.ephemeral import remove_place, watch_parent
+from peerd.daemon.process import notify_ready, set_up_logging, watch_signals
 from peerd.daemon.wiring import Daemon, announced_host, running
 from peerd.errors import PeerdError, UsageError
 
@@ -52,15 +53,17 @@ async def _run(config: Config) -> None:
     stop = trio.CancelScope()
     async with trio.open_nursery() as watchers:
         await watchers.start(watch_signals, stop)
-        if config.ephemeral:
-            watchers.start_soon(watch_parent, stop)
         async with running(config, stop) as daemon:
+            if config.ephemeral:
+                watchers.start_soon(watch_parent, stop, daemon)
             _greet(daemon)
             notify_ready()
             with stop:
                 await trio.sleep_forever()
             watchers.cancel_scope.deadline = trio.current_time() + STOP_S
         watchers.cancel_scope.cancel()
+    if config.ephemeral:
+        remove_place(config.socket)
     if daemon.conflict:
         raise daemon.conflict[0]
 

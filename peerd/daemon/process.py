@@ -81,15 +81,6 @@ async def watch_signals(
                 stop.cancel()
 
 
-async def watch_parent(stop: trio.CancelScope) -> None:
-    """An ephemeral daemon ends when its standard input does: its parent is gone."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as parent:
-        while await parent.receive_some(1024):
-            pass
-    log.info("stopping: the process that started this daemon has ended")
-    stop.cancel()
-
-
 def notify_ready() -> None:
     """READY=1 to systemd, where it started us (sd_notify(3)); nothing otherwise."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -61,9 +61,12 @@ class Daemon:
 
     config: Config
     key: SigningKey
+    origin: OriginReader
     overlay: OverlayService
     links: LinkService
     gossip: GossipService
+    swarm: SwarmService
+    facade: Facade
     conflict: list[IdentityCloned]
 
 
@@ -134,6 +137,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         counting = Counting(store, origin, links)
         facade = Facade(swarm, gossip, links, keepers, counting.totals, _about(config, key))
         counting.delivered = lambda: facade.delivered_bytes
+        facade.lingers = lambda: _lingers(config, gossip)
         gossip.on_change(keepers.members_changed)
         links.set_handler(Router(links, gossip, keepers, swarm, nursery))
 
@@ -150,7 +154,9 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             await services.start(counting.run)
             control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
             await services.start(control.run)
-            yield Daemon(config, key, overlay, links, gossip, conflict)
+            yield Daemon(
+                config, key, origin, overlay, links, gossip, swarm, facade, conflict
+            )  # fmt: skip
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await gossip.leave()
@@ -190,6 +196,14 @@ def _about(config: Config, key: SigningKey) -> dict[str, Any]:
         "admission": "open",
         "data_dir": config.data_dir,
     }
+
+
+def _lingers(config: Config, gossip: GossipService) -> bool:
+    """Whether it would stay after its one download: where others are, or can know where it is."""
+    if not config.ephemeral or config.linger_s <= 0:
+        return False
+    found_by_port = not config.listen[0].endswith("/tcp/0")
+    return bool(found_by_port or config.bootstrap or config.announce or len(gossip.peers()) > 1)
 
 
 def _link_addresses(config: Config, listening: tuple[str, ...]) -> list[str]:

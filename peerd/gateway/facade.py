@@ -57,6 +57,7 @@ class Facade:
         self._totals, self._about = totals, about
         self._tickets: dict[str, tuple[StoredVersion, float]] = {}
         self.delivered_bytes = 0
+        self.lingers: Callable[[], bool] = lambda: False
 
     # --- downloads
 
@@ -106,6 +107,12 @@ class Facade:
             ticket=self._ticket(run.stored),
         )
 
+    def needed(self) -> bool:
+        """Whether a caller waits for a download, or has one to fetch."""
+        now = trio.current_time()
+        going = any(run.going() for run in self._swarm.runs().values())
+        return going or any(until > now for _, until in self._tickets.values())
+
     def _ticket(self, stored: StoredVersion) -> str:
         now = trio.current_time()
         self._tickets = {t: held for t, held in self._tickets.items() if held[1] > now}
@@ -140,6 +147,7 @@ class Facade:
             "tasks": len({stored.info.task for stored in self._swarm.near.store.versions()}),
             "downloads": sum(1 for run in self._swarm.runs().values() if run.going()),
             "tasks_kept": self._keepers.tasks_kept(),
+            "lingers": self.lingers(),
             **totals,
         }
 

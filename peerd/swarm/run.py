@@ -120,6 +120,14 @@ class TaskRun(TaskMember):
     def going(self) -> bool:
         return not self.finished.is_set()
 
+    def read_here(self) -> tuple[PieceIndex, ...]:
+        """The pieces of it that this peer itself read from the origin."""
+        stored = self.stored
+        if stored is None:
+            return ()
+        made = ((index, stored.attestation(index)) for index in stored.held)
+        return tuple(index for index, each in made if each and each.attester == self.own)
+
     def blocked(self) -> dict[PeerId, str]:
         """Peers that were caught at something, and at what."""
         stalled = {

@@ -35,13 +35,16 @@ class _Source:
 
 
 class Serving:
-    """One for the daemon. `sent_bytes` counts piece bytes handed to the kernel, by child."""
+    """One for the daemon. `sent_bytes` counts piece bytes handed to the kernel, by child;
+    `asked_at` is when one last asked, or was sent a piece.
+    """
 
     def __init__(self, store: PieceStore, links: Links) -> None:
         self._store, self._links = store, links
         self._turns = Turns()
         self._sending: dict[tuple[PeerId, Item], trio.CancelScope] = {}
         self.sent_bytes: dict[PeerId, int] = {}
+        self.asked_at = -inf
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
 
@@ -68,11 +71,16 @@ class Serving:
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         if self._nursery is None:
             return
+        self.asked_at = trio.current_time()
         items = [(message.version, index) for index in message.indices]
         refused = self._turns.asked(peer, items)
         if refused:
             self._reject(peer, message.version, tuple(index for _, index in refused))
         self._go_on()
+
+    def sent(self, version: VersionId, index: PieceIndex) -> bool:
+        """Whether somebody was sent that piece, or is (of the last that were)."""
+        return (version, index) in self._turns.spread
 
     def cancelled(self, peer: PeerId, message: msg.Cancel) -> None:
         unwanted = {(message.version, index) for index in message.indices}
@@ -131,6 +139,7 @@ class Serving:
             self._reject(peer, version, (index,))
             return False
         self.sent_bytes[peer] = self.sent_bytes.get(peer, 0) + size
+        self.asked_at = trio.current_time()
         return True
 
     def _reject(self, peer: PeerId, version: VersionId, indices: tuple[int, ...]) -> None:

@@ -211,4 +211,4 @@ def test_flags_keys_and_fields_are_the_same() -> None:
     fields = {field.name for field in msgspec.structs.fields(Config)} - {"origin"}
     keys = {key for key in PARSERS if not key.startswith("origin.")}
     assert keys == fields
-    assert {flag.name for flag in join.params} - {"config"} == fields - {"ephemeral"}
+    assert {flag.name for flag in join.params} - {"config"} == fields - {"ephemeral", "linger_s"}

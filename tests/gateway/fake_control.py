@@ -88,7 +88,7 @@ class FakeControl:
             "peer_bytes_in": 3 << 20,
             "peer_bytes_out": 0,
             "saved_bytes": 3 << 20,
-        }
+        } | ({"lingers": True} if os.environ.get("FAKE_LINGERS") else {})
 
     def peers(self) -> list[dict[str, Any]]:
         return [{"peer_id": "12D3KooWOther", "name": "a\x1b[31mred", "round_trip_s": 0.0012}]
