@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +25,7 @@ from tools.bench.swarm_case import Case, Outcome, parse_zone, row
 from tools.bench.swarm_http import run_curl
 from tools.bench.swarm_peerd import run_peerd
 from tools.bench.swarm_plot import plot
-from tools.bench.swarm_run import Run, Source, a_run
+from tools.bench.swarm_run import Run, Source, a_run, machine
 from tools.bench.swarm_torrent import run_aria2, run_libtorrent
 from tools.netlab import kernel, parse_rate
 
@@ -121,14 +118,7 @@ def _progress(turn: int, case: Case, system: str, outcome: Outcome) -> None:
 
 
 def _told(rows: list[dict[str, Any]], argv: list[str]) -> dict[str, Any]:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return {
-        "rows": rows,
-        "command": shlex.join(["python", "-m", "tools.bench", "swarm", *argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} "
-        f"{platform.release().split('-')[0]}, Python {platform.python_version()}",
-    }
+    return {"rows": rows, **machine("swarm", argv)}
 
 
 def _table(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ def run_peerd(run: Run, keep: Callable[[Run], None] | None = None) -> Outcome:
     """`keep` looks at the run before it is removed."""
     names = run.case.names()
     run.serve()
-    daemons = [_start(run, name) for name in names]
+    daemons = [start_daemon(run, name) for name in names]
     for name, daemon in zip(names, daemons, strict=True):
         run.wait_for(partial(_knows, run, name, len(names) - 1), name, daemon)
     time.sleep(SETTLE_S)
@@ -52,15 +52,15 @@ def run_peerd(run: Run, keep: Callable[[Run], None] | None = None) -> Outcome:
 
 def task_story(run: Run, name: str) -> dict[str, Any]:
     """What `peerd task show --json` says of the run's one task."""
-    tasks = client.ask(_socket(run, name), "GET", "/v1/tasks")["tasks"]
-    return client.ask(_socket(run, name), "GET", f"/v1/tasks/{tasks[0]['task']}")
+    tasks = client.ask(socket_of(run, name), "GET", "/v1/tasks")["tasks"]
+    return client.ask(socket_of(run, name), "GET", f"/v1/tasks/{tasks[0]['task']}")
 
 
-def _start(run: Run, name: str) -> Any:
+def start_daemon(run: Run, name: str) -> Any:
     first = run.case.names()[0]
     address = run.lab.address(name)
     words = [
-        "join", "--data-dir", "data", "--socket", _socket(run, name), "--name", name,
+        "join", "--data-dir", "data", "--socket", socket_of(run, name), "--name", name,
         "--listen", f"/ip4/{address}/tcp/{OVERLAY_PORT}", "--disk-reserve", "64MiB",
     ]  # fmt: skip
     if name != first:
@@ -70,13 +70,19 @@ def _start(run: Run, name: str) -> Any:
     return run.module(name, "peerd", *words)
 
 
-def _socket(run: Run, name: str) -> str:
+def task_of(run: Run, name: str) -> list[str]:
+    """The ids of what it holds."""
+    tasks = client.ask(socket_of(run, name), "GET", "/v1/tasks")["tasks"]
+    return [row["task"] for row in tasks]
+
+
+def socket_of(run: Run, name: str) -> str:
     return str(run.place(name) / "s")
 
 
 def _knows(run: Run, name: str, others: int) -> bool:
     try:
-        peers: int = client.ask(_socket(run, name), "GET", "/v1/status")["peers"]
+        peers: int = client.ask(socket_of(run, name), "GET", "/v1/status")["peers"]
     except DaemonUnreachable:
         return False
     return peers >= others
@@ -85,9 +91,9 @@ def _knows(run: Run, name: str, others: int) -> bool:
 def _get(run: Run, name: str, barrier: threading.Barrier) -> tuple[float, dict[str, Any]]:
     barrier.wait()
     wish = {"url": run.url(), "timeout_s": run.limit_s()}
-    *_, done = client.get(_socket(run, name), wish)
+    *_, done = client.get(socket_of(run, name), wish)
     return time.monotonic(), done
 
 
 def _opened(run: Run, name: str, ticket: str) -> Any:
-    return os.fdopen(client.descriptor(_socket(run, name), ticket), "rb")
+    return os.fdopen(client.descriptor(socket_of(run, name), ticket), "rb")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from peerd.errors import TimedOut, UsageError
+from peerd.units import GIB
 from tools.bench.swarm_case import ORIGIN, Case, Outcome
 from tools.netlab import Lab
 
@@ -147,6 +150,17 @@ def a_run(case: Case, source: Source, folder: Path, number: int) -> Iterator[Run
         finally:
             lab.destroy()  # first: a daemon that writes would keep its folder
             shutil.rmtree(place)
+
+
+def machine(name: str, argv: list[str]) -> dict[str, str]:
+    """What stands beside every figure: how to get it again, when and where it was measured."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return {
+        "command": shlex.join(["python", "-m", "tools.bench", name, *argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} "
+        f"{platform.release().split('-')[0]}, Python {platform.python_version()}",
+    }
 
 
 class Meter:
