@@ -39,12 +39,20 @@ from peerd.link.own_messages import Hello as Hello
 from peerd.link.own_messages import Ping as Ping
 from peerd.link.own_messages import Pong as Pong
 from peerd.link.own_messages import Refused as Refused
+from peerd.link.swarm_messages import Cancel as Cancel
+from peerd.link.swarm_messages import Depart as Depart
+from peerd.link.swarm_messages import Have as Have
+from peerd.link.swarm_messages import Join as Join
+from peerd.link.swarm_messages import Mates as Mates
+from peerd.link.swarm_messages import MatesAsk as MatesAsk
+from peerd.link.swarm_messages import Reject as Reject
+from peerd.link.swarm_messages import Request as Request
+from peerd.link.swarm_messages import RosterPeer as RosterPeer
+from peerd.link.swarm_messages import WireZone
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 
-WireZone = Annotated[str, Meta(max_length=128)]
 Peers = Annotated[tuple[WirePeerId, ...], Meta(max_length=16)]
-Indices = Annotated[tuple[WireIndex, ...], Meta(max_length=4096)]
 
 
 class Access(IntEnum):
@@ -90,24 +98,15 @@ class LeaseInfo(LinkMessage, frozen=True):
     expires_in_s: WireSeconds
 
 
-class RosterPeer(LinkMessage, frozen=True):
-    """Somebody in the swarm: where to reach it, and what it was last known to have."""
-
-    peer: WirePeerId
-    addresses: Addresses
-    zone: WireZone
-    held: WireCount
-    complete: bool
-    seed: bool
-
-
 class Enrol(LinkMessage, frozen=True, tag=10):
     """I want this task, or hold some of it. The answer is Enrolled or Redirect.
 
     `candidates` are the asker's three best for keeper, best first; `unreachable` those it tried in
     vain. `prior_term` is the highest term it heard for this task (0: none). `leases` are those it
-    holds now. `spec` is None where the task is this peer's own business. `scope`: the zone whose
-    keeper is asked, "" for the task's own; `task` is then the seat of `version` in that scope.
+    holds now. `spec` is None where the task is this peer's own business. `scope`: the zone, or the
+    cell, whose keeper is asked, "" for the task's own. Of a zone `task` is the seat of `version` in
+    it; of a cell its seat, and `wide` that of the group that it is a part of. `delegate`: I stand
+    for this cell at the wider one; `cell_keeper` is to hear what you say of the content to me.
     """
 
     task: WireTaskId
@@ -123,6 +122,9 @@ class Enrol(LinkMessage, frozen=True, tag=10):
     have: WireBitmap
     leases: Annotated[tuple[LeaseInfo, ...], Meta(max_length=64)]
     scope: WireZone = ""
+    wide: WireTaskId | None = None
+    delegate: bool = False
+    cell_keeper: WirePeerId | None = None
 
 
 class Enrolled(LinkMessage, frozen=True, tag=11):
@@ -328,64 +330,36 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
     keeper: WirePeerId | None = None
 
 
-# --- two peers of one swarm
+class Delegate(LinkMessage, frozen=True, tag=32):
+    """From a cell's keeper: stand for this cell at the keeper of the wider one, too."""
+
+    task: WireTaskId
+    term: WireTerm
 
 
-class Join(LinkMessage, frozen=True, tag=40):
-    """I am in the swarm of this version, in this zone, and have these pieces. Sent by both."""
+class Sample(LinkMessage, frozen=True, tag=33):
+    """Some who are in the swarm: from a cell's keeper to that of the wider `task`; and, `back` from
+    there, some of the other cells.
+    """
 
-    version: VersionInfo
-    have: WireBitmap
-    zone: WireZone = ""
-
-
-class Have(LinkMessage, frozen=True, tag=41):
-    """I now have these pieces too."""
-
-    version: WireVersionId
-    indices: Indices
-
-
-class Request(LinkMessage, frozen=True, tag=42):
-    """Send me these pieces, in this order."""
-
-    version: WireVersionId
-    indices: Indices
-
-
-class Cancel(LinkMessage, frozen=True, tag=43):
-    """I need these no more."""
-
-    version: WireVersionId
-    indices: Indices
-
-
-class Reject(LinkMessage, frozen=True, tag=44):
-    """I shall not send these: not held, or too many at once."""
-
-    version: WireVersionId
-    indices: Indices
-
-
-class Depart(LinkMessage, frozen=True, tag=45):
-    """I leave the swarm of this version."""
-
-    version: WireVersionId
+    task: WireTaskId
+    peers: Annotated[tuple[RosterPeer, ...], Meta(max_length=64)]
+    back: bool
 
 
 Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
-    | BringAsk | Withdraw | Holdings | Enlist | Probe | KeeperState
-    | Join | Have | Request | Cancel | Reject | Depart
+    | BringAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
+    | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
 
 _DECODER: Decoder[Any] = Decoder(Message)
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
-    BringAsk, Withdraw, Holdings, Probe, KeeperState,
+    BringAsk, Withdraw, Holdings, Probe, KeeperState, Sample,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

@@ -33,10 +33,13 @@ from peerd.link.messages import (
     Probe,
     Progress,
     Resolved,
+    Sample,
     Withdraw,
 )
 from peerd.rendezvous import ranked
+from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_members as members
+from peerd.scheduler import keeper_news as news
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
 from peerd.scheduler.keeper_door import MembersDoor
@@ -46,6 +49,7 @@ from peerd.scheduler.keeper_events import (
     LinkLost,
     MembersChanged,
     MessageFrom,
+    NewsFrom,
     Order,
     Undelivered,
 )
@@ -78,6 +82,8 @@ class KeeperCore(MembersDoor):
                         self._told(peer, message, now)
                     case Holdings():
                         self._registered(peer, message, now)
+                    case Sample():
+                        self._sampled(peer, message, now)
                     case Withdraw():
                         self._withdrawn(peer, message, now)
                     case LeaseAsk() | LeaseReport() | Resolved() | Ended():
@@ -92,6 +98,11 @@ class KeeperCore(MembersDoor):
                 self._undelivered(peer, now)
             case MembersChanged(members=live, synced=synced):
                 self._members_changed(live, synced, now)
+            case NewsFrom(peer=peer, message=message):
+                for seat in self._cells_of(message.task, peer):
+                    assert seat.kept is not None
+                    news.news(seat.kept, peer, message, now)
+                    self._after(seat, now)
             case Hinted(task=task, peers=peers):
                 self._seat(task).hints = peers[: self.config.holders_checked]
         return self._taken()
@@ -208,7 +219,10 @@ class KeeperCore(MembersDoor):
                 members.enrol(seat.kept, peer, asked, now)
             except RemoteProtocolError as error:
                 seat.say(now, f"{peer} sent what does not fit: {error}")
-        self._enlist(seat, seat.kept)
+        if seat.kept.cell:
+            self._above.setdefault(cells.above(seat.wide, seat.kept.cell), {})[seat.task] = None
+        else:
+            self._enlist(seat, seat.kept)
         seat.kept.wake(Timer.BETTER, now + self.config.better_interval_s)
         self._after(seat, now)
 
@@ -311,10 +325,13 @@ class KeeperCore(MembersDoor):
     # --- the group
 
     def _members_changed(self, live: tuple[Member, ...], synced: bool, now: float) -> None:
-        before, self._members = self._members, {member.peer: member for member in live}
+        before = self._members if self._active else {}
+        self._live, self._by_peer = live, None
+        self._synced, self._revision = synced, self._revision + 1
+        if not self._active:
+            return
         joined = [peer for peer in self._members if peer not in before]
         left = {peer for peer in before if peer not in self._members}
-        self._synced, self._revision = synced, self._revision + 1
         for seat in list(self._active.values()):
             if seat.kept is not None:
                 kept = seat.kept

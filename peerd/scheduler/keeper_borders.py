@@ -7,6 +7,7 @@ again, unless one who cannot find it asks for long; leases to read the origin ar
 from __future__ import annotations
 
 from peerd.errors import RemoteProtocolError
+from peerd.ids import TaskId
 from peerd.link.messages import BringAsk, Enrol, LeaseKind, LeaseReport, Outcome
 from peerd.pieces import extent_pieces
 from peerd.scheduler.keeper_state import Kept, Timer
@@ -18,13 +19,13 @@ BRINGERS_SCANNED_MAX = 64
 """So many who ask are looked at for one event; they take turns. Guess."""
 
 
-def check_scope(message: Enrol) -> None:
+def check_scope(message: Enrol, zone: str, seat: TaskId) -> None:
     """RemoteProtocolError unless this is the version's seat in a scope that the asker lies in."""
     if message.version is None or message.spec is not None:
         raise RemoteProtocolError("the keeper of a scope is asked with a version, and no spec")
-    if seat_id(message.version.version, message.scope) != message.task:
+    if seat_id(message.version.version, zone) != seat:
         raise RemoteProtocolError(f"that is not the seat of scope {message.scope}")
-    if not within(message.zone, message.scope):
+    if not within(message.zone, zone):
         raise RemoteProtocolError(f"zone {message.zone} does not lie in {message.scope}")
 
 

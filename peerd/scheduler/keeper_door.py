@@ -5,8 +5,9 @@ Always: who is not on the roster is told where to enrol, and changes nothing els
 
 from __future__ import annotations
 
+from peerd.cells import lies_in
 from peerd.errors import RemoteProtocolError
-from peerd.ids import PeerId
+from peerd.ids import PeerId, TaskId
 from peerd.link.messages import (
     BringAsk,
     Complaint,
@@ -19,12 +20,15 @@ from peerd.link.messages import (
     LeaseReport,
     Progress,
     Resolved,
+    Sample,
     Withdraw,
 )
+from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_borders as borders
+from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
-from peerd.scheduler.keeper_seat import Seat
+from peerd.scheduler.keeper_seat import ORDER_KEPT, Seat
 from peerd.scheduler.keeper_table import KeeperTable
 from peerd.task import Ask, task_id, task_of_digest
 
@@ -39,13 +43,15 @@ class MembersDoor(KeeperTable):
     def _seat_asked(self, peer: PeerId, message: Enrol) -> Seat:
         """The seat that an Enrol names; RemoteProtocolError where its parts do not fit."""
         spec = message.spec
-        if message.scope:
-            borders.check_scope(message)
-        elif peer != self.own and spec is not None and task_id(Ask(spec), b"") != message.task:
+        zone, _, wide = cells.check(peer, message)
+        if zone:
+            borders.check_scope(message, zone, wide)
+        elif peer != self.own and spec is not None and task_id(Ask(spec), b"") != wide:
             raise RemoteProtocolError("the spec is not that task's")
         seat = self._seat(message.task)
         if message.scope and not seat.scope:
             seat.scope, seat.order_revision = message.scope, -1
+        seat.wide = wide
         return seat
 
     def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
@@ -55,6 +61,10 @@ class MembersDoor(KeeperTable):
         entry = kept.roster.entries.get(peer) if kept is not None else None
         if seat is None or kept is None or entry is None:
             self._not_a_member(seat, peer, message, now)
+            return
+        if kept.cell and not isinstance(message, Progress | Complaint):
+            if isinstance(message, Dispute | Doubted):
+                cells.let_speak(kept, entry)
             return
         match message:
             case LeaseAsk():
@@ -79,6 +89,32 @@ class MembersDoor(KeeperTable):
                 outcomes.dispute(kept, entry, message, now)
         members.came_back(kept, entry)
         self._after(seat, now)
+
+    def _cells_of(self, seat: TaskId, by: PeerId) -> list[Seat]:
+        """The cells kept here of a seat that `by` may keep: one of the best-ranked for it."""
+        found = [self._seats[task] for task in self._above.get(seat, ()) if task in self._seats]
+        kept = [x for x in found if x.kept is not None]
+        if not kept:
+            self._above.pop(seat, None)
+            return []
+        scope = cells.scope_above(kept[0].scope)
+        fit = [x.peer for x in self._members.values() if lies_in(x.peer, x.zone, scope)]
+        return kept if by in ranked([*fit, self.own], seat, ORDER_KEPT) else []
+
+    def keeps_cell_of(self, seat: TaskId) -> bool:
+        return seat in self._above
+
+    def _sampled(self, peer: PeerId, message: Sample, now: float) -> None:
+        """From a cell's keeper, or back from the wider one's."""
+        if message.back:
+            for seat in self._cells_of(message.task, peer):
+                assert seat.kept is not None
+                cells.sampled_back(seat.kept, message, now)
+                self._schedule(seat)
+            return
+        wide = self._seats.get(message.task)
+        if wide is not None and wide.kept is not None:
+            cells.sampled(wide.kept, peer, message)
 
     def _not_a_member(
         self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float

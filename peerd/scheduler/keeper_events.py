@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.messages import Message
+from peerd.link.messages import Enrolled, Message, RosterUpdate, Unreadable, Verdict
 from peerd.scheduler.ports import Member
 
 Item = TypeVar("Item")
@@ -62,7 +62,19 @@ class Hinted:
     peers: tuple[PeerId, ...]
 
 
-Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted
+News = Enrolled | RosterUpdate | Verdict | Unreadable
+"""What a cell's keeper hears from the wider one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewsFrom:
+    """What another keeper says of a seat of which this peer keeps a cell."""
+
+    peer: PeerId
+    message: News
+
+
+Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted | NewsFrom
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,7 @@ class KeeperConfig:
 
     told_first: int = 32  # Peers named in an answer; a swarm has ≤ 20 links (design.md, 4.5).
     told_enough: int = 20  # Who was named fewer hears of newcomers.
+    told_outside: int = 12  # By a cell's keeper: of other cells, the rest of its own. Guess: half.
     tell_interval_s: float = 0.05  # Guess: news is gathered that long.
     name_interval_s: float = 4.0  # Waiting members hear of the reader that often (Seeker: 10 s).
     copy_interval_s: float = 0.02  # Standbys are at most this far behind.
@@ -140,7 +153,7 @@ class KeeperConfig:
     holders_checked: int = 4  # Registered holders asked at once whether they are still there.
     holder_rounds_max: int = 3
     holders_max: int = 256  # As KeeperState carries.
-    roster_max: int = 16_384  # Guess: above it cells take over (design.md, 4.4).
+    roster_max: int = 16_384  # Guess. Cells keep it at some 64; views may differ.
     tasks_max: int = 16_384  # Guess: idle ones are forgotten, oldest first.
     idle_s: float = 600.0  # Guess: a kept task with nobody in it is let go.
     versions_max: int = 4  # Versions remembered for one task.

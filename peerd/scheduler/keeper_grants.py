@@ -9,6 +9,7 @@ from __future__ import annotations
 from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
 from peerd.scheduler import keeper_borders as borders
+from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_spread as spread
 from peerd.scheduler.keeper_audits import Check
@@ -26,12 +27,16 @@ CHECKS_IDLE_MAX = 4
 
 def plan(kept: Kept, now: float) -> None:
     """Grant what can be granted now. Cheap where there is nothing to grant."""
+    if kept.cell:
+        kept.roster.settle()
+        cells.plan(kept, now)
+        return
     if kept.paused():
         return
     uncovered = kept.roster.settle()
     if uncovered:
         kept.book.unread(uncovered, "lost")
-    if kept.scope:
+    if kept.zone:
         borders.plan(kept, now)
         return
     if Timer.OVERDUE not in kept.timers:
@@ -258,7 +263,7 @@ def convict(kept: Kept, liar: PeerId, words: str, now: float) -> None:
     kept.roster.settle()
     kept.book.unread(bits & ~kept.roster.covered, "lied")
     verdict = Verdict(kept.task, kept.term, kept.version.version, liar, words)
-    for peer in kept.roster.entries:
+    for peer in [*kept.roster.entries, *kept.listeners()]:
         kept.send(peer, verdict)
 
 
@@ -313,6 +318,8 @@ def _could_read(kept: Kept, entry: Entry) -> bool:
 def unreadable(kept: Kept, code: str, words: str, now: float) -> None:
     """Everybody who still wants it hears why it cannot be had; who tries again enrols again."""
     kept.say(now, f"unreadable: {code}: {words}")
+    for peer in kept.listeners():
+        kept.send(peer, Unreadable(kept.task, kept.term, code, words[:512]))
     for entry in kept.roster.wanting():
         if kept.finished and entry.told_version == kept.version:
             continue  # It gets what it began from the others.

@@ -23,6 +23,7 @@ from peerd.link.messages import (
 )
 from peerd.manifest import VersionInfo
 from peerd.pieces import extent_pieces
+from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
 from peerd.scheduler.leases import Lease
@@ -53,6 +54,9 @@ def enrol(kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
         kept.failures[peer] = ("origin-refused", "the origin refuses this caller", now)
     _register_leases(kept, entry, message, now)
     _doubt_age(kept, message, now)
+    entry.cell_keeper = message.cell_keeper
+    if kept.cell:
+        cells.enrolled(kept, entry, message, now)
     _answer(kept, entry, message, now)
     _check_holders(kept, now)
     kept.awaiting.discard(peer)
@@ -77,6 +81,7 @@ def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
         entry.addresses, entry.zone, entry.seed = addresses, message.zone, message.seed
         entry.wants, entry.access = message.wants, message.access
         entry.told.clear()
+        entry.outside_told = False
         if message.prior_term == 0:
             entry.fresh = 0
             kept.failures.pop(peer, None)
@@ -92,7 +97,7 @@ def _learn(kept: Kept, peer: PeerId, version: VersionInfo, prior_term: int, now:
     known, resolving = kept.version, kept.book.only(LeaseKind.RESOLVE)
     if known is None and (resolving is None or resolving.holder == peer):
         kept.set_version(version, now, keep=resolving)
-        kept.confirmed = bool(kept.scope or version.digest is not None or prior_term > 0)
+        kept.confirmed = bool(kept.zone or version.digest is not None or prior_term > 0)
         if not kept.confirmed:
             kept.doubt = Doubt.AGE
         kept.push_version(now)
@@ -181,7 +186,7 @@ def adopt(kept: Kept, info: LeaseInfo, version: VersionInfo | None, now: float) 
 
 def _of_this_seat(kept: Kept, info: LeaseInfo, version: VersionInfo | None) -> bool:
     """Leases to bring are a scope's, all others the task's; and of the version that is current."""
-    if (info.kind is LeaseKind.BRING) != bool(kept.scope):
+    if kept.cell or (info.kind is LeaseKind.BRING) != bool(kept.zone):
         return False
     return version is None or kept.version is None or fits(version, kept.version)
 
@@ -191,7 +196,7 @@ def _doubt_age(kept: Kept, message: Enrol, now: float) -> None:
     version = kept.version
     if version is None or version.digest is not None or not message.wants or message.prior_term:
         return
-    if kept.scope:
+    if kept.zone:
         return  # Its members know the version; the task's keeper has it confirmed.
     if kept.doubt is not Doubt.NONE or kept.book.only(LeaseKind.RESOLVE, LeaseKind.STREAM):
         return
@@ -218,9 +223,11 @@ def greet(kept: Kept, entry: Entry, version: VersionInfo | None, now: float) -> 
     if entry.peer in kept.roster.entries:
         kept.roster.tell(entry, others)
     entry.told_version = version
-    named = tuple(other.named() for other in others)
+    named = tuple(other.named() for other in others) + cells.outsiders(kept, entry)
     age_s = 0.0 if version is None else kept.age_s(now)
-    kept.send(entry.peer, Enrolled(kept.task, kept.term, version, age_s, named))
+    answer = Enrolled(kept.task, kept.term, version, age_s, named)
+    kept.send(entry.peer, answer)
+    cells.stands(kept, entry, answer)
 
 
 def progress(kept: Kept, entry: Entry, message: Progress, now: float) -> None:
@@ -292,6 +299,10 @@ def tell(kept: Kept) -> None:
         entry = kept.roster.entries[peer]
         if entry.wants and not entry.complete:
             _name(kept, entry)
+    for entry in kept.roster.wanting() if kept.cell else ():
+        outside = cells.outsiders(kept, entry)
+        if outside:
+            kept.send(entry.peer, RosterUpdate(kept.task, kept.term, None, outside, ()))
 
 
 def _name(kept: Kept, entry: Entry, gone: tuple[PeerId, ...] = ()) -> None:

@@ -63,7 +63,8 @@ class Listed:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One task, or one scope of a version (`scope`, as the first who enrols says).
+    """One task, one scope of a version, or a cell of either (`scope`, as the first who enrols says;
+    `wide` is then the seat of the whole).
 
     `keeper` is who else was heard to keep it, and until when that is believed.
     """
@@ -87,10 +88,14 @@ class Seat:
     counted: dict[str, int] = field(default_factory=dict)
     hints: tuple[PeerId, ...] = ()
     scope: str = ""
+    wide: TaskId = field(init=False)
     order: list[PeerId] = field(default_factory=list)
     own_place: int = 0
     order_revision: int = -1
     due: float = inf
+
+    def __post_init__(self) -> None:
+        self.wide = self.task
 
     @property
     def busy(self) -> bool:

@@ -25,6 +25,7 @@ from peerd.link.messages import (
     RosterUpdate,
 )
 from peerd.manifest import VersionInfo
+from peerd.scheduler.cell_state import CellState
 from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
 from peerd.scheduler.leases import Lease, LeaseBook
@@ -71,8 +72,9 @@ class Timer(Enum):
 class Kept:
     """One task. `awaiting` are members of a former keeper that have not registered here yet;
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
-    `voices` say who vouched for which version of it. `scope`: the zone that is kept for, "" for
-    the task's own keeper; `took_s` is what the last leases took to be read, `readers` who read
+    `voices` say who vouched for which version of it. `scope`: what is kept of it, a `zone`, a
+    `cell` of the group (or of that zone), or all; `wide` is the seat of the whole that a cell is
+    a part of. `took_s` is what the last leases took to be read, `readers` who read
     pieces last, and when (keeper_pace); `spread` are the pieces that two hold, `rescued` those to
     be read again for they do not spread (keeper_spread); `bringers` ask to bring pieces into it.
     """
@@ -88,8 +90,12 @@ class Kept:
     roster: Roster
     book: LeaseBook
     audits: Audits
+    wide: TaskId
     spec: TaskSpec | None = None
     scope: str = ""
+    zone: str = ""
+    cell: str = ""
+    cells: CellState = field(default_factory=CellState)
     version: VersionInfo | None = None
     validated_at: float | None = None
     confirmed: bool = False
@@ -164,15 +170,15 @@ class Kept:
 
     def check_version(self, version: VersionInfo) -> VersionInfo:
         """The version itself, if it may be one of this task; RemoteProtocolError otherwise."""
-        if self.scope:
-            if seat_id(version.version, self.scope) != self.task:
+        if self.zone:
+            if seat_id(version.version, self.zone) != self.wide:
                 raise RemoteProtocolError(f"version {version.version[:12]} has another seat")
             return version if version == self.version else version.verified()
-        if version.task != self.task:
+        if version.task != self.wide:
             raise RemoteProtocolError(f"a version of task {version.task[:12]}, not this one")
         if self.spec is not None and self.spec.digest != version.digest:
             raise RemoteProtocolError(f"a version with digest {version.digest}")
-        if version.digest is not None and self.task != task_of_digest(version.digest):
+        if version.digest is not None and self.wide != task_of_digest(version.digest):
             raise RemoteProtocolError(f"digest {version.digest} is not this task's")
         return version if version == self.version else version.verified()
 
@@ -219,6 +225,18 @@ class Kept:
             if entry.told_version != self.version:
                 entry.told_version = self.version
                 self.send(entry.peer, update)
+        for peer in self.listeners():
+            if self.cells.told.get(peer) != self.version:
+                self.cells.told[peer] = self.version
+                self.send(peer, update)
+
+    def listeners(self) -> list[PeerId]:
+        """The keepers of cells that have delegates here, unless they are members themselves."""
+        entries = self.roster.entries
+        found = dict.fromkeys(x.cell_keeper for x in entries.values() if x.cell_keeper is not None)
+        for peer in [x for x in self.cells.told if x not in found]:
+            del self.cells.told[peer]
+        return [peer for peer in found if peer not in entries]
 
     def age_s(self, now: float) -> float:
         if self.validated_at is None:
@@ -340,7 +358,7 @@ class Kept:
     def validate(self) -> None:
         self.roster.validate()
         self.book.validate()
-        assert self.scope or self.version is None or self.version.task == self.task
+        assert self.zone or self.version is None or self.version.task == self.wide
         assert self.version is not None or not (self.confirmed or self.roster.covered)
         for peer, entry in self.roster.entries.items():
             held = self.book.by_holder.get(peer, ())

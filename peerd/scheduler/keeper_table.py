@@ -1,7 +1,8 @@
 """The tasks of one peer as a keeper: which there are, when they are due, and what is seen of them.
 
-Always: a task is in `_active` exactly while it is kept, probed for or waited for; the heap of due
-times holds each task's newest one (older ones are skipped); idle tasks are forgotten, oldest first.
+Always: a task is in `_active` exactly while it is kept, probed for or waited for; `_above` has the
+cells that are kept, by their wider seat; the heap of due times holds each task's newest one (older
+ones are skipped); idle tasks are forgotten, oldest first.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import heapq
 from collections import Counter, OrderedDict, deque
 from math import inf
 
+from peerd import cells
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import LeaseInfo, Message, Redirect, RosterPeer
 from peerd.rendezvous import weight
 from peerd.scheduler import keeper_grants as grants
+from peerd.scheduler.keeper_cells import above
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
 from peerd.scheduler.keeper_seat import Seat
 from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.ports import Member
-from peerd.zones import within
 
 DEAD_MAX = 4096
 """Peers remembered as not reachable, or as lost. Guess."""
@@ -31,11 +33,13 @@ class KeeperTable:
         self.own = own
         self.config = config or KeeperConfig()
         self._rng = rng
-        self._members: dict[PeerId, Member] = {}
+        self._live: tuple[Member, ...] = ()
+        self._by_peer: dict[PeerId, Member] | None = {}
         self._synced = False
         self._revision = 0
         self._seats: OrderedDict[TaskId, Seat] = OrderedDict()
         self._active: dict[TaskId, Seat] = {}
+        self._above: dict[TaskId, dict[TaskId, None]] = {}
         self._dead: OrderedDict[PeerId, float] = OrderedDict()
         self._lost_at: OrderedDict[PeerId, float] = OrderedDict()
         self._due: list[tuple[float, TaskId]] = []
@@ -112,6 +116,13 @@ class KeeperTable:
 
     # --- the small print
 
+    @property
+    def _members(self) -> dict[PeerId, Member]:
+        """The group by peer; made when it is needed, for most peers keep nothing."""
+        if self._by_peer is None:
+            self._by_peer = {member.peer: member for member in self._live}
+        return self._by_peer
+
     def _is_dead(self, peer: PeerId, now: float) -> bool:
         return self._dead.get(peer, -inf) > now
 
@@ -132,10 +143,19 @@ class KeeperTable:
     def _let_go(self, seat: Seat) -> None:
         """The task is kept no more; what was counted stays."""
         assert seat.kept is not None
+        if seat.kept.cell:
+            self._end_cell(seat, seat.kept.cell)
         for reason, pieces in seat.kept.unneeded_reads().items():
             seat.counted[reason] = seat.counted.get(reason, 0) + pieces
         seat.kept = None
         self._active.pop(seat.task, None)
+
+    def _end_cell(self, seat: Seat, cell: str) -> None:
+        wider = above(seat.wide, cell)
+        of_it = self._above.get(wider, {})
+        of_it.pop(seat.task, None)
+        if not of_it:
+            self._above.pop(wider, None)
 
     def _schedule(self, seat: Seat) -> None:
         at = inf
@@ -161,13 +181,15 @@ class KeeperTable:
     def _rank(self, seat: Seat) -> None:
         """Its order is of those who can keep it: members that lie in its scope."""
         if seat.order_revision != self._revision:
-            fit = [x.peer for x in self._members.values() if within(x.zone, seat.scope)]
+            lies_in = cells.lies_in
+            fit = [x.peer for x in self._members.values() if lies_in(x.peer, x.zone, seat.scope)]
             seat.rank(self.own, fit, self._revision)
 
     def _joins(self, seat: Seat, joined: list[PeerId]) -> list[PeerId]:
         """Those newcomers who can keep it, this peer left out."""
         members = self._members
-        return [x for x in joined if x != self.own and within(members[x].zone, seat.scope)]
+        lies_in, scope = cells.lies_in, seat.scope
+        return [x for x in joined if x != self.own and lies_in(x, members[x].zone, scope)]
 
     def _forget_some(self) -> None:
         """The longest unused task that nobody is busy with goes."""
@@ -175,6 +197,8 @@ class KeeperTable:
             return
         for _, (task, seat) in zip(range(64), self._seats.items(), strict=False):
             if not seat.busy:
+                if seat.kept is not None and seat.kept.cell:
+                    self._end_cell(seat, seat.kept.cell)
                 del self._seats[task]
                 self._active.pop(task, None)
                 return

@@ -7,7 +7,9 @@ book before it grants, so that no piece is read twice because a keeper died.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
+from peerd.cells import split
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import Enrol, KeeperState, LeaseInfo, Probe
@@ -47,18 +49,21 @@ def start(
         seat.heard_term(copy.state.term, config.term_jump_max)
     seat.term_heard = min(seat.term_heard + 1, TERM_MAX)
     spec = next((asked.spec for asked in waiting.values() if asked.spec is not None), None)
+    zone, cell = split(seat.scope)
+    if cell:
+        config = replace(config, told_first=config.told_outside, told_enough=config.told_outside)
     kept = Kept(
         own=own, task=seat.task, term=seat.term_heard, config=config, rng=rng, members=live,
         out=out, story=seat.story, roster=Roster(config, rng),
         book=LeaseBook(rng.getrandbits(32) << 20 | 1), audits=Audits(config, rng), spec=spec,
-        scope=seat.scope,
+        scope=seat.scope, zone=zone, cell=cell, wide=seat.wide,
     )  # fmt: skip
     kept.say(now, f"keeps it, term {kept.term}")
     copies.sort(key=lambda copy: -copy.state.term)
     _learn_version(seat, kept, copies, now)
     leases = _learn_leases(kept, copies, now)
     _learn_holders(seat, kept, copies)
-    if leases or prior or any(copy.state.handover for copy in copies):
+    if not cell and (leases or prior or any(copy.state.handover for copy in copies)):
         _pause(kept, copies, leases, dead, now)
     kept.copy_soon(now)
     return kept
@@ -72,7 +77,7 @@ def _learn_version(seat: Seat, kept: Kept, copies: list[Copy], now: float) -> No
             if age_s < VALIDATED_NEVER_S:
                 kept.validated_at = now - age_s
             kept.confirmed = bool(
-                kept.scope or version.digest is not None or age_s < VALIDATED_NEVER_S
+                kept.zone or version.digest is not None or age_s < VALIDATED_NEVER_S
             )
             break
     else:

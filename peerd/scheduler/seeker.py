@@ -15,6 +15,7 @@ from math import inf
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import (
+    Delegate,
     Enrolled,
     LeaseGrant,
     LeaseRevoked,
@@ -98,11 +99,11 @@ class Unsettled:
 Order = EnrolAt | Settled | Unsettled
 
 FROM_KEEPER = (
-    Enrolled, Redirect, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict, Unreadable,
+    Enrolled, Redirect, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict, Unreadable, Delegate,
 )  # fmt: skip
 TIMES_MAX = 4096
 """Peers whose failures are counted; then counting starts again. Guess."""
-_OfTerm = Enrolled | LeaseGrant | LeaseRevoked | RosterUpdate | Verdict | Unreadable
+_OfTerm = Enrolled | LeaseGrant | LeaseRevoked | RosterUpdate | Verdict | Unreadable | Delegate
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,12 @@ class Seeker:
             and self.term <= message.term <= self.term + self.config.term_jump_max
         )
 
+    def again(self, now: float) -> list[Order]:
+        """What an Enrol says has changed: to the keeper once more, if there is one."""
+        if self.keeper is None or self._asked is not None:
+            return []
+        return self._ask(self.keeper, (), now)
+
     def validate(self) -> None:
         assert self.own not in self._barred, "barred itself"
         assert self._asked is None or self._answer_by < inf
@@ -233,7 +240,7 @@ class Seeker:
     def _heard(self, peer: PeerId, message: Message, now: float) -> list[Order]:
         if not self.accepts(peer, message) or not isinstance(message, _OfTerm):
             return []
-        if isinstance(message, LeaseGrant | Unreadable) or (
+        if isinstance(message, LeaseGrant | Unreadable | Delegate) or (
             isinstance(message, RosterUpdate) and (message.peers or message.version)
         ):
             self._sign_at = now

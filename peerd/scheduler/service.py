@@ -25,9 +25,9 @@ from peerd.scheduler import keeper_events as kept
 from peerd.scheduler import seeker as sought
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
+from peerd.scheduler.ladder import At, Ladder, Place
 from peerd.scheduler.outbox import Links, Outbox
 from peerd.scheduler.ports import Member, Members
-from peerd.scheduler.seeker import Seeker
 from peerd.task import TaskSpec
 from peerd.zones import within
 
@@ -38,8 +38,9 @@ REGISTER_S: Final = 0.25
 REFRESH_S: Final = 600.0
 """All registrations are made again this often: soft state may be lost unnoticed. Guess."""
 
-OWED: Final = (msg.LeaseReport, msg.Resolved, msg.Ended)
-"""What a lease's holder owes the keeper, whoever that is by then; other things are said anew."""
+OWED: Final = (msg.LeaseReport, msg.Resolved, msg.Ended, msg.Dispute, msg.Doubted)
+"""What the keeper that grants leases has to hear, whoever that is by then; other things are said
+anew."""
 OWED_MAX: Final = 256
 
 KEEPER_MESSAGES: Final = (*msg.TO_KEEPER, *sought.FROM_KEEPER)
@@ -77,7 +78,13 @@ class SwarmMember(Protocol):
         """Whether nothing arrives and nothing can be done but wait for the keeper."""
         ...
 
-    def keeper_found(self, keeper: PeerId, term: int) -> None: ...
+    def keeper_found(self, keeper: PeerId, term: int) -> None:
+        """The one that grants leases."""
+        ...
+
+    def cell_found(self, keeper: PeerId) -> None:
+        """The keeper of our cell: it tells the rest, and the other one if it wants us there."""
+        ...
 
     def keeper_says(self, message: Message) -> None:
         """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
@@ -103,7 +110,8 @@ class KeeperService:
         config = kept.KeeperConfig(fresh_s=fresh_s)
         self.core = KeeperCore(own, rng, config)
         self._private = KeeperCore(own, rng, config)
-        self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
+        self._seekers: dict[TaskId, tuple[SwarmMember, Ladder]] = {}
+        self._at_seat: dict[TaskId, TaskId] = {}
         self._owed: dict[TaskId, deque[Message]] = {}
         self._directory = Directory(own, zone, seed)
         self._live: set[PeerId] = set()
@@ -134,8 +142,10 @@ class KeeperService:
 
     def join(self, member: SwarmMember) -> None:
         shared = member.enrolment().shared
-        seeker = Seeker(self._own, member.task, shared=shared)
-        self._seekers[member.task] = (member, seeker)
+        self._seekers[member.task] = (
+            member,
+            Ladder(self._own, member.task, member.scope, shared=shared),
+        )
         self._seek(member.task, self._members_in(member.scope, tuple(self._members.live())))
         self._seek(member.task, sought.Begin())
 
@@ -146,7 +156,9 @@ class KeeperService:
 
     def let_be(self, task: TaskId) -> None:
         """Nothing more is wanted there; its keeper goes on counting what it heard we hold."""
-        self._seekers.pop(task, None)
+        found = self._seekers.pop(task, None)
+        for seat in found[1].seats if found is not None else ():
+            self._at_seat.pop(seat, None)
         self._owed.pop(task, None)
 
     def tell(self, task: TaskId, message: Message) -> bool:
@@ -154,12 +166,13 @@ class KeeperService:
         found = self._seekers.get(task)
         if found is None:
             return False
-        if found[1].keeper is None:
-            if isinstance(message, OWED):
-                self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
-            return False
-        self._send(found[1].keeper, message)
-        return True
+        ladder = found[1]
+        if ladder.keeper is None and isinstance(message, OWED):
+            self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
+        told = ladder.addressed(message)
+        for peer, addressed in told:
+            self._send(peer, addressed)
+        return bool(told)
 
     def term(self, task: TaskId) -> int:
         found = self._seekers.get(task)
@@ -194,15 +207,18 @@ class KeeperService:
             self._to_keeper(peer, message)
 
     def _from_keeper(self, peer: PeerId, message: Message) -> None:
-        task: TaskId = message.task  # type: ignore[union-attr]
+        seat: TaskId = message.task  # type: ignore[union-attr]
+        if isinstance(message, kept.News) and self.core.keeps_cell_of(seat):
+            self._keep(self.core, kept.NewsFrom(peer, message))
+        task = self._at_seat.get(seat, seat)
         found = self._seekers.get(task)
         if found is None:
             if isinstance(message, msg.LeaseGrant):
                 self._give_back(peer, message)
             return
-        member, seeker = found
+        member, ladder = found
         self._seek(task, sought.Heard(peer, message))
-        if seeker.accepts(peer, message) and task in self._seekers:
+        if ladder.accepts(peer, message) and task in self._seekers:
             member.keeper_says(message)
 
     def _give_back(self, peer: PeerId, grant: msg.LeaseGrant) -> None:
@@ -286,24 +302,33 @@ class KeeperService:
         if found is not None:
             self._follow(*found, found[1].handle(event, trio.current_time()))
 
-    def _follow(self, member: SwarmMember, seeker: Seeker, orders: Iterable[sought.Order]) -> None:
-        for order in orders:
-            match order:
+    def _follow(self, member: SwarmMember, ladder: Ladder, orders: Iterable[At]) -> None:
+        self._at_seat.update(dict.fromkeys(ladder.seats, member.task))
+        for at in orders:
+            match at.order:
                 case sought.EnrolAt():
-                    self._enrol(member, order)
+                    self._enrol(member, at.place, at.order)
                 case sought.Settled(peer=peer, term=term):
-                    log.debug("task %s: kept by %s, term %d", member.task[:12], peer, term)
-                    member.keeper_found(peer, term)
-                    for message in self._owed.pop(member.task, ()):
-                        self._send(peer, message)
+                    self._settled(member, ladder, at.place, peer, term)
                 case sought.Unsettled(peer=peer):
-                    log.debug("task %s: %s keeps it no more", member.task[:12], peer)
+                    log.debug("seat %s: %s keeps it no more", at.place.seat[:12], peer)
         self._wake.set()
 
-    def _enrol(self, member: SwarmMember, at: sought.EnrolAt) -> None:
+    def _settled(
+        self, member: SwarmMember, ladder: Ladder, place: Place, peer: PeerId, term: int
+    ) -> None:
+        log.debug("seat %s: kept by %s, term %d", place.seat[:12], peer, term)
+        if place.top:
+            member.keeper_found(peer, term)
+        else:
+            member.cell_found(peer)
+        for message in self._owed.pop(member.task, ()) if place.top else ():
+            self._send(peer, message)
+
+    def _enrol(self, member: SwarmMember, place: Place, at: sought.EnrolAt) -> None:
         state = member.enrolment()
         enrol = msg.Enrol(
-            task=member.task,
+            task=place.seat,
             spec=state.spec,
             candidates=at.candidates,
             unreachable=at.unreachable,
@@ -315,7 +340,10 @@ class KeeperService:
             version=state.version,
             have=state.have,
             leases=state.leases,
-            scope=member.scope,
+            scope=place.scope,
+            wide=None if place.top else member.task,
+            delegate=place.delegate,
+            cell_keeper=place.cell_keeper,
         )
         self._send(at.peer, enrol, at.addresses)
 
@@ -354,16 +382,16 @@ class KeeperService:
             for core in (self.core, self._private):
                 if core.deadline() <= now:
                     self._send_all(core.expire(now))
-            for member, seeker in tuple(self._seekers.values()):
-                self._expire(member, seeker, now)
+            for member, ladder in tuple(self._seekers.values()):
+                self._expire(member, ladder, now)
             with trio.move_on_at(max(self._due(), trio.current_time() + 0.001)):
                 await self._wake.wait()
 
-    def _expire(self, member: SwarmMember, seeker: Seeker, now: float) -> None:
-        seeker.handle(sought.Waiting(member.waiting()), now)
-        if seeker.deadline() <= now:
-            self._follow(member, seeker, seeker.expire(now))
+    def _expire(self, member: SwarmMember, ladder: Ladder, now: float) -> None:
+        ladder.handle(sought.Waiting(member.waiting()), now)
+        if ladder.deadline() <= now:
+            self._follow(member, ladder, ladder.expire(now))
 
     def _due(self) -> float:
         due = min(self.core.deadline(), self._private.deadline())
-        return min([due, *(seeker.deadline() for _, seeker in self._seekers.values())], default=inf)
+        return min([due, *(ladder.deadline() for _, ladder in self._seekers.values())], default=inf)

@@ -136,6 +136,12 @@ class TaskMember(ABC):
         for peer, words in self._complaints.items():
             self._complain(peer, words)
 
+    def cell_found(self, keeper: PeerId) -> None:
+        self.note(f"cell kept by {keeper}")
+        self.keeper = keeper
+        if self.stored is None:
+            self.state = "resolving"
+
     def keeper_says(self, message: Message) -> None:
         if self.finished.is_set():
             return

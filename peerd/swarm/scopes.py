@@ -59,6 +59,9 @@ class ScopeMember:
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         self._run.post(ev.ScopeKept(self.scope))
 
+    def cell_found(self, keeper: PeerId) -> None:
+        """Its keeper lets us know if we are to bring."""
+
     def keeper_says(self, message: Message) -> None:
         match message:
             case msg.LeaseGrant(info=info) if info.kind is LeaseKind.BRING:

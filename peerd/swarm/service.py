@@ -79,6 +79,9 @@ class PartialHolder:
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         """Enrolling said it all."""
 
+    def cell_found(self, keeper: PeerId) -> None:
+        """The same."""
+
     def keeper_says(self, message: Message) -> None:
         """Nothing is wanted, so nothing follows."""
 

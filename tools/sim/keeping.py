@@ -19,8 +19,8 @@ from peerd.scheduler import keeper_events as kept
 from peerd.scheduler import seeker as sought
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
+from peerd.scheduler.ladder import At, Ladder, Place
 from peerd.scheduler.ports import Member
-from peerd.scheduler.seeker import Seeker
 from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S, SwarmMember
 from peerd.zones import within
 from tools.sim.clock import Timer
@@ -39,7 +39,8 @@ class Keeping:
         self._peer, self._world = peer, peer.world
         self.core = KeeperCore(peer.own, peer.rng, kept.KeeperConfig())
         self._directory = Directory(peer.own, peer.zone, peer.seed)
-        self._seekers: dict[TaskId, tuple[SwarmMember, Seeker]] = {}
+        self._seekers: dict[TaskId, tuple[SwarmMember, Ladder]] = {}
+        self._at_seat: dict[TaskId, TaskId] = {}
         self._owed: dict[TaskId, deque[Message]] = {}
         self._outbox: dict[PeerId, list[Message]] = {}
         self._registering = False
@@ -51,8 +52,8 @@ class Keeping:
     # --- for the download (swarm.ports.Keepers)
 
     def join(self, member: SwarmMember) -> None:
-        seeker = Seeker(self._peer.own, member.task)
-        self._seekers[member.task] = (member, seeker)
+        ladder = Ladder(self._peer.own, member.task, member.scope)
+        self._seekers[member.task] = (member, ladder)
         self._seek(member.task, self._members_in(member.scope))
         self._seek(member.task, sought.Begin())
 
@@ -61,19 +62,22 @@ class Keeping:
         self.let_be(task)
 
     def let_be(self, task: TaskId) -> None:
-        self._seekers.pop(task, None)
+        found = self._seekers.pop(task, None)
+        for seat in found[1].seats if found is not None else ():
+            self._at_seat.pop(seat, None)
         self._owed.pop(task, None)
 
     def tell(self, task: TaskId, message: Message) -> bool:
         found = self._seekers.get(task)
         if found is None:
             return False
-        if found[1].keeper is None:
-            if isinstance(message, OWED):
-                self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
-            return False
-        self._send(found[1].keeper, message)
-        return True
+        ladder = found[1]
+        if ladder.keeper is None and isinstance(message, OWED):
+            self._owed.setdefault(task, deque(maxlen=OWED_MAX)).append(message)
+        told = ladder.addressed(message)
+        for peer, addressed in told:
+            self._send(peer, addressed)
+        return bool(told)
 
     def term(self, task: TaskId) -> int:
         found = self._seekers.get(task)
@@ -93,7 +97,10 @@ class Keeping:
             self._keep(kept.MessageFrom(peer, message))
 
     def _from_keeper(self, peer: PeerId, message: Message) -> None:
-        task: TaskId = message.task  # type: ignore[union-attr]
+        seat: TaskId = message.task  # type: ignore[union-attr]
+        if isinstance(message, kept.News) and self.core.keeps_cell_of(seat):
+            self._keep(kept.NewsFrom(peer, message))
+        task = self._at_seat.get(seat, seat)
         found = self._seekers.get(task)
         if found is None:
             if isinstance(message, msg.LeaseGrant):
@@ -102,9 +109,9 @@ class Keeping:
                 )
                 self._send(peer, back)
             return
-        member, seeker = found
+        member, ladder = found
         self._seek(task, sought.Heard(peer, message))
-        if seeker.accepts(peer, message) and task in self._seekers:
+        if ladder.accepts(peer, message) and task in self._seekers:
             member.keeper_says(message)
 
     def link_down(self, peer: PeerId) -> None:
@@ -165,33 +172,38 @@ class Keeping:
     def seek_time(self) -> None:
         """Also called with every tick of the download, which may have begun to wait."""
         now = self._world.clock.now
-        for member, seeker in tuple(self._seekers.values()):
-            seeker.handle(sought.Waiting(member.waiting()), now)
-            if seeker.deadline() <= now:
-                self._follow(member, seeker, seeker.expire(now))
-            self._seek_timer.set(max(seeker.deadline(), now + SLACK_S))
+        for member, ladder in tuple(self._seekers.values()):
+            ladder.handle(sought.Waiting(member.waiting()), now)
+            if ladder.deadline() <= now:
+                self._follow(member, ladder, ladder.expire(now))
+            self._seek_timer.set(max(ladder.deadline(), now + SLACK_S))
 
-    def _follow(self, member: SwarmMember, seeker: Seeker, orders: Iterable[sought.Order]) -> None:
-        for order in orders:
-            match order:
+    def _follow(self, member: SwarmMember, ladder: Ladder, orders: Iterable[At]) -> None:
+        self._at_seat.update(dict.fromkeys(ladder.seats, member.task))
+        for at in orders:
+            match at.order:
                 case sought.EnrolAt():
-                    self._enrol(member, order)
+                    self._enrol(member, at.place, at.order)
                 case sought.Settled(peer=peer, term=term):
-                    member.keeper_found(peer, term)
-                    for message in self._owed.pop(member.task, ()):
+                    if at.place.top:
+                        member.keeper_found(peer, term)
+                    else:
+                        member.cell_found(peer)
+                    for message in self._owed.pop(member.task, ()) if at.place.top else ():
                         self._send(peer, message)
                 case sought.Unsettled():
                     pass
-        self._seek_timer.set(max(seeker.deadline(), self._world.clock.now + SLACK_S))
+        self._seek_timer.set(max(ladder.deadline(), self._world.clock.now + SLACK_S))
 
-    def _enrol(self, member: SwarmMember, at: sought.EnrolAt) -> None:
+    def _enrol(self, member: SwarmMember, place: Place, at: sought.EnrolAt) -> None:
         state = member.enrolment()
         enrol = msg.Enrol(
-            task=member.task, spec=state.spec, candidates=at.candidates,
+            task=place.seat, spec=state.spec, candidates=at.candidates,
             unreachable=at.unreachable, prior_term=at.prior_term, wants=state.wants,
             access=state.access, zone=self._peer.zone, seed=self._peer.seed,
             version=state.version, have=state.have, leases=state.leases,
-            scope=member.scope,
+            scope=place.scope, wide=None if place.top else member.task,
+            delegate=place.delegate, cell_keeper=place.cell_keeper,
         )  # fmt: skip
         self._send(at.peer, enrol)
 

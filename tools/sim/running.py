@@ -124,6 +124,9 @@ class Run:
         for peer, words in self._complaints.items():
             self._complain(peer, words)
 
+    def cell_found(self, keeper: PeerId) -> None:
+        self.keeper = keeper
+
     def keeper_says(self, message: Message) -> None:
         if self.finished:
             return

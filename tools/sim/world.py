@@ -18,7 +18,6 @@ from peerd.rendezvous import ranked
 from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
 from peerd.task import Ask, TaskSpec, task_id
-from peerd.zones import scopes, seat_id, within
 from tools.sim.clock import START_S, Clock
 from tools.sim.flows import Uplink
 from tools.sim.happenings import Happenings
@@ -28,9 +27,6 @@ from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
 from tools.sim.trace import Trace
 
 DIGEST: Final = "sha256:" + "ab" * 32
-FULL_VIEWS_MAX: Final = 2_000
-"""Larger groups: who ranks low for every seat sees only those who rank high, for memory's sake."""
-VIEW_CUT: Final = 32
 RESYNC_S: Final = 1.0
 """From the start of a daemon to its first full sync: some dials of 250 ms (reference in
 docs/measurements.md: ready within three seconds)."""
@@ -59,8 +55,6 @@ class World:
         self.errors: list[str] = []
         self._known: list[SimPeer] = []
         self._live: tuple[Member, ...] = ()
-        self._cut: tuple[Member, ...] = ()
-        self._may_keep: set[PeerId] = set()
         self.happenings = Happenings(self)
         self._people()
         first = self.peers[0]
@@ -79,31 +73,17 @@ class World:
             peer = SimPeer(self, number, key, zone, seed)
             self.peers.append(peer)
             self.network.peers[peer.own] = peer
-        if count > FULL_VIEWS_MAX:
-            self._sample_views(zones)
-
-    def _sample_views(self, zones: list[str]) -> None:
-        version = self.version_by(self.peers[0]).version
-        first = ranked((peer.own for peer in self.peers), self.task, VIEW_CUT)
-        for zone in zones:
-            for scope in scopes(zone):
-                fit = (peer.own for peer in self.peers if within(peer.zone, scope))
-                first += ranked(fit, seat_id(version, scope), VIEW_CUT)
-        self._may_keep = set(first)
 
     # --- who is known
 
     def live(self, peer: SimPeer) -> tuple[Member, ...]:
         """The group as a peer that is synced sees it."""
-        if not self._may_keep or peer.own in self._may_keep:
-            return self._live
-        return (*self._cut, peer.member)
+        return self._live
 
     def know(self, newcomers: list[SimPeer], *, spread_s: float) -> None:
         """They are in the group; the others hear of it within `spread_s`."""
         self._known += newcomers
         self._live = tuple(peer.member for peer in self._known)
-        self._cut = tuple(m for m in self._live if m.peer in self._may_keep)
         for peer in self.peers:
             if peer.alive and peer.views.synced:
                 wait_s = self.rng.random() * spread_s
