@@ -29,11 +29,15 @@ class RosterPeer(LinkMessage, frozen=True):
 
 
 class Join(LinkMessage, frozen=True, tag=40):
-    """I am in the swarm of this version, in this zone, and have these pieces. Sent by both."""
+    """I am in the swarm of this version, in this zone, and have these pieces. Sent by both.
+
+    `few`: I have links to few of it, so take me in even if you have enough.
+    """
 
     version: VersionInfo
     have: WireBitmap
     zone: WireZone = ""
+    few: bool = False
 
 
 class Have(LinkMessage, frozen=True, tag=41):
@@ -65,9 +69,10 @@ class Reject(LinkMessage, frozen=True, tag=44):
 
 
 class Depart(LinkMessage, frozen=True, tag=45):
-    """I leave the swarm of this version."""
+    """I leave the swarm of this version; or, `full`, I have links enough: ask others."""
 
     version: WireVersionId
+    full: bool = False
 
 
 class MatesAsk(LinkMessage, frozen=True, tag=46):

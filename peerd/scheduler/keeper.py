@@ -24,7 +24,6 @@ from peerd.link.messages import (
     Dispute,
     Doubted,
     Ended,
-    Enlist,
     Enrol,
     Holdings,
     KeeperState,
@@ -222,18 +221,9 @@ class KeeperCore(MembersDoor):
         if seat.kept.cell:
             self._above.setdefault(cells.above(seat.wide, seat.kept.cell), {})[seat.task] = None
         else:
-            self._enlist(seat, seat.kept)
+            members.enlist(seat.kept)
         seat.kept.wake(Timer.BETTER, now + self.config.better_interval_s)
         self._after(seat, now)
-
-    def _enlist(self, seat: Seat, kept: Kept) -> None:
-        """Seed peers read for all, and keep what they read."""
-        if kept.spec is None:
-            return
-        seeds = [x.peer for x in self._members.values() if x.seed]
-        absent = [x for x in ranked(seeds, seat.task) if x not in kept.roster.entries]
-        for seed in absent[: self.config.seeds_enlisted_max]:
-            self._send(seed, Enlist(seat.task, kept.spec))
 
     # --- other keepers
 

@@ -124,7 +124,8 @@ def _stuck(kept: Kept, most: int, now: float) -> int:
     if held > state.moved or state.moved_at == -inf:
         state.moved, state.moved_at = held, now
     more = min(most, int((now - state.moved_at) / STUCK_S))
-    kept.wake(Timer.JUDGE, state.moved_at + (more + 1) * STUCK_S)
+    if more < most:
+        kept.wake(Timer.JUDGE, state.moved_at + (more + 1) * STUCK_S)
     return more
 
 

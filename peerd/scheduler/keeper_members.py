@@ -10,6 +10,7 @@ from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
     Access,
+    Enlist,
     Enrol,
     Enrolled,
     KeeperState,
@@ -23,6 +24,7 @@ from peerd.link.messages import (
 )
 from peerd.manifest import VersionInfo
 from peerd.pieces import extent_pieces
+from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
@@ -239,6 +241,16 @@ def progress(kept: Kept, entry: Entry, message: Progress, now: float) -> None:
     for lease in kept.book.of(entry.peer):
         if lease.said_done:
             kept.end_lease(lease, "unattested", now, unread=False)
+
+
+def enlist(kept: Kept) -> None:
+    """Seed peers read for all, and keep what they read."""
+    if kept.spec is None:
+        return
+    seeds = [member.peer for member in kept.members.values() if member.seed]
+    absent = [peer for peer in ranked(seeds, kept.task) if peer not in kept.roster.entries]
+    for seed in absent[: kept.config.seeds_enlisted_max]:
+        kept.send(seed, Enlist(kept.task, kept.spec))
 
 
 # --- going, and coming back

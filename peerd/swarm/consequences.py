@@ -32,6 +32,9 @@ ALONE_MANY: Final = 8
 """With so many pieces read here that no parent has yet, two leases are asked for, or one. In the
 lab one of eight, the first to come, had read two to three times its share, and all waited for its
 uplink. Guess: half of what it may have in hand for its children, and all of it."""
+MATES_S: Final = 2.0
+"""With few parents one of them is asked for others so often. Guess: some dials."""
+ROOM = "another has few links"
 LACKING_S: Final = 2.0
 """So long nothing is in flight though pieces are wanted, then parents are asked what they have.
 Guess: many round trips, and a reader's pause."""
@@ -44,7 +47,7 @@ class Consequences:
 
     def __init__(self, own: PeerId, rng: Random, zone: str = "") -> None:
         self.own = own
-        self.parents = Parents(own, zone)
+        self.parents = Parents(own, rng, zone)
         self.borders = Borders(zone)
         self._requests = Requests(self.parents, self.borders, rng)
         self.version: VersionInfo | None = None
@@ -59,6 +62,7 @@ class Consequences:
         self._own_reads = 0
         self._nothing_new = False
         self._lacking_since: float | None = None
+        self._asks_mates_at = 0.0
         self._may_ask: dict[PeerId, None] | None = {}
         self._may_dial = True
 
@@ -86,6 +90,28 @@ class Consequences:
         if parent is not None:
             self._forget(parent, words)
         return [ev.Drop(peer, words)]
+
+    def _make_room(self, now: float) -> list[ev.Order]:
+        """For one that has few, where there are links enough."""
+        parent = self.parents.least_missed()
+        if parent is None:
+            return []
+        self.parents.full(parent.peer, now)
+        return [*self._part_from(parent, "room for another"), ev.Drop(parent.peer, ROOM)]
+
+    def _part_from(self, parent: Parent, why: str) -> list[ev.Order]:
+        """In peace: what it owes is asked of others, and of it no more."""
+        owed = tuple(parent.in_flight)
+        self._forget(parent, why)
+        return [ev.CancelPieces(parent.peer, owed)] if owed else []
+
+    def _ask_mates(self, now: float) -> list[ev.Order]:
+        """With few parents and nobody left to dial: those know others."""
+        parents = self.parents
+        if not parents.few or not parents.joined or parents.connecting or now < self._asks_mates_at:
+            return []
+        self._asks_mates_at = now + MATES_S
+        return [ev.AskMates(self._rng.choice(list(parents.joined)))]
 
     def _rob(self, parent: Parent, now: float) -> list[ev.Order]:
         taken = tuple(parent.in_flight)

@@ -46,6 +46,7 @@ class Download(Consequences):
             orders += self._go_on(now)
             orders += self._requests.rescue(self._picker, length, now)
             orders += self._join_again(now)
+            orders += self._ask_mates(now)
         return orders
 
     def deadline(self, now: float) -> float:
@@ -101,20 +102,23 @@ class Download(Consequences):
 
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
         picker = self._picker
+        orders: list[ev.Order] = []
         if self._open_ended():
             self._grow(event.have.end())
         known = self.parents.joined.get(event.peer)
         if known is not None:
             picker.rarity.take(known.have.bits)
+        else:
+            orders += self._make_room(now)
         parent = self.parents.join(event.peer, event.have, now, event.zone)
         if parent is None:
-            return [ev.Drop(event.peer, self.parents.blocked.get(event.peer, "enough parents"))]
+            return [*orders, ev.Drop(event.peer, self.parents.blocked[event.peer])]
         parent.round_trip_s = event.round_trip_s
         parent.have.grow(picker.count)
         parent.have.cut(picker.count)
         picker.rarity.add(parent.have.bits)
         self._may_go_on(event.peer)
-        return []
+        return orders
 
     def _has(self, event: ev.ParentHas, now: float) -> list[ev.Order]:
         parent = self.parents.joined.get(event.peer)
@@ -159,6 +163,11 @@ class Download(Consequences):
         elif dialled and self.parents.times_unreached(event.peer) == FAILURES_MAX:
             return [ev.Complain(event.peer, NOT_REACHED)]
         return []
+
+    def _full(self, event: ev.ParentFull, now: float) -> list[ev.Order]:
+        parent = self.parents.full(event.peer, now)
+        self._may_dial = True
+        return self._part_from(parent, "it has links enough") if parent is not None else []
 
     def _arrived(self, event: ev.PieceArrived, now: float) -> list[ev.Order]:
         parent = self.parents.joined.get(event.peer)
@@ -281,6 +290,7 @@ _HANDLERS: dict[type[ev.Event], Any] = {
     ev.ParentHas: Download._has,
     ev.ParentActive: Download._active,
     ev.ParentGone: Download._gone,
+    ev.ParentFull: Download._full,
     ev.PieceArrived: Download._arrived,
     ev.PieceBad: Download._bad,
     ev.PieceRejected: Download._rejected,

@@ -70,6 +70,13 @@ class ParentGone:
 
 
 @dataclass(frozen=True)
+class ParentFull:
+    """It is in the swarm, and has links enough without ours."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
 class PieceArrived:
     """A verified piece from a peer is in the journal."""
 
@@ -161,8 +168,8 @@ class ScopeKept:
 
 Event = (
     VersionOpened | LengthKnown | PeersNamed | ParentJoined | ParentHas | ParentActive | ParentGone
-    | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver | PieceRead
-    | ReaderAt | PeerCondemned | BringGranted | BringRevoked | ScopeKept
+    | ParentFull | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver
+    | PieceRead | ReaderAt | PeerCondemned | BringGranted | BringRevoked | ScopeKept
 )  # fmt: skip
 
 
@@ -235,6 +242,13 @@ class JoinAgain:
 
 
 @dataclass(frozen=True)
+class AskMates:
+    """Ask a parent whom else of the swarm it knows: answered by PeersNamed."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True)
 class Drop:
     """Have no more to do with this peer in this swarm, for the reason said."""
 
@@ -257,5 +271,5 @@ class AllHeld:
 
 Order = (
     Connect | RequestPieces | CancelPieces | AskLeases | AskBring | ReportBring | StartRead
-    | Announce | JoinAgain | Drop | Complain | AllHeld
+    | Announce | JoinAgain | AskMates | Drop | Complain | AllHeld
 )  # fmt: skip

@@ -34,6 +34,11 @@ JOIN_AGAIN_S: Final = 1.0
 Two would answer each other's answers for ever. Guess: many round trips."""
 EARLY_JOINS_MAX: Final = 64
 """Joins kept until the version is known here too."""
+MATES_NAMED: Final = 8
+"""Parents named to one who knows too few. Guess."""
+
+Said = msg.Have | msg.Reject | msg.Depart | msg.MatesAsk | msg.Mates
+"""What peers that were greeted say."""
 
 
 class Host(Protocol):
@@ -71,6 +76,9 @@ class Mates:
                 self._early[peer] = join
             return
         have = bitmap(join.version, join.have)
+        if self._run.core.parents.refuses(peer, join.few):
+            self.send(peer, msg.Depart(stored.info.version, True))
+            return
         if trio.current_time() - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:
             self._greeted.pop(peer, None)  # It asks again what there is here.
         self.greet(peer)
@@ -88,9 +96,10 @@ class Mates:
         stored = self._run.stored
         if stored is not None and peer not in self._greeted:
             self._greeted[peer] = trio.current_time()
-            self.send(peer, msg.Join(stored.info, stored.held.to_bytes(), self._near.zone))
+            few = self._run.core.parents.few
+            self.send(peer, msg.Join(stored.info, stored.held.to_bytes(), self._near.zone, few))
 
-    def says(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+    def says(self, peer: PeerId, message: Said) -> None:
         stored = self._run.stored
         if stored is None or message.version != stored.info.version:
             self._says_early(peer, message)
@@ -101,11 +110,26 @@ class Mates:
             case msg.Reject(version=version, indices=indices):
                 self._near.inbound.forget(peer, version, indices)
                 self._run.post(ev.PieceRejected(peer, indices))
-            case msg.Depart():
+            case msg.Depart(full=full):
                 self._greeted.pop(peer, None)
-                self._run.post(ev.ParentGone(peer))
+                self._run.post(ev.ParentFull(peer) if full else ev.ParentGone(peer))
+            case msg.MatesAsk(version=version):
+                self.send(peer, msg.Mates(version, self._named(peer)))
+            case msg.Mates(peers=peers):
+                self._run.post(ev.PeersNamed(peers))
 
-    def _says_early(self, peer: PeerId, message: msg.Have | msg.Reject | msg.Depart) -> None:
+    def left(self, peer: PeerId, words: msg.Depart) -> None:
+        """Nothing more is said to it."""
+        self._greeted.pop(peer, None)
+        self.send(peer, words)
+
+    def _named(self, asker: PeerId) -> tuple[msg.RosterPeer, ...]:
+        """Some parents, with what the keeper said of them."""
+        parents = self._run.core.parents
+        known = [parents.known[x] for x in parents.joined if x in parents.known and x != asker]
+        return tuple(self._near.rng.sample(known, min(MATES_NAMED, len(known))))
+
+    def _says_early(self, peer: PeerId, message: Said) -> None:
         """About a version that is still being opened here: what it says belongs to its Join."""
         join = self._early.get(peer)
         if join is None or join.version.version != message.version:
@@ -118,7 +142,7 @@ class Mates:
                 for index in indices:
                     if index < have.count:
                         have.add(index)
-                self._early[peer] = msg.Join(join.version, have.to_bytes(), join.zone)
+                self._early[peer] = msg.Join(join.version, have.to_bytes(), join.zone, join.few)
             case msg.Depart():
                 del self._early[peer]
 

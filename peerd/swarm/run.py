@@ -290,6 +290,9 @@ class TaskRun(TaskMember):
                 self.mates.announce(index, source, self._spawn)
             case ev.JoinAgain():
                 self.mates.join_again()
+            case ev.AskMates(peer=peer):
+                assert self.stored is not None
+                self.mates.send(peer, msg.MatesAsk(self.stored.info.version))
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
             case ev.Complain(peer=peer, words=words):
@@ -304,7 +307,8 @@ class TaskRun(TaskMember):
             self.culprits[peer] = words
             log.warning("task %s: %s is blocked: %s", self.task[:12], peer, words)
         if self.stored is not None:
-            self.mates.send(peer, msg.Depart(self.stored.info.version))
+            full = peer not in self.core.parents.blocked
+            self.mates.left(peer, msg.Depart(self.stored.info.version, full))
 
     async def _read(
         self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False

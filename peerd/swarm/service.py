@@ -217,7 +217,7 @@ class SwarmService:
                 self.serving.requested(peer, message)
             case msg.Cancel():
                 self.serving.cancelled(peer, message)
-            case msg.Have() | msg.Reject() | msg.Depart():
+            case msg.Have() | msg.Reject() | msg.Depart() | msg.MatesAsk() | msg.Mates():
                 for run in tuple(self._runs.values()):
                     run.mates.says(peer, message)
             case msg.Enlist(task=task, spec=spec):

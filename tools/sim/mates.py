@@ -16,10 +16,19 @@ from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
-from peerd.swarm.mates import EARLY_JOINS_MAX, HAVE_COALESCE_S, JOIN_AGAIN_S, JOIN_WAIT_S
+from peerd.swarm.mates import (
+    EARLY_JOINS_MAX,
+    HAVE_COALESCE_S,
+    JOIN_AGAIN_S,
+    JOIN_WAIT_S,
+    MATES_NAMED,
+)
 
 if TYPE_CHECKING:
     from tools.sim.running import Run
+
+
+Said = msg.Reject | msg.Depart | msg.MatesAsk | msg.Mates
 
 
 class Mates:
@@ -45,6 +54,9 @@ class Mates:
             return
         self._run.world.verified(join.version)
         have = bitmap(join.version, join.have)
+        if self._run.core.parents.refuses(peer, join.few):
+            self.send(peer, msg.Depart(version.version, True))
+            return
         if self._run.world.clock.now - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:
             self._greeted.pop(peer, None)
         self.greet(peer)
@@ -62,7 +74,8 @@ class Mates:
         store = self._peer.store
         if store.version is not None and peer not in self._greeted:
             self._greeted[peer] = self._run.world.clock.now
-            self.send(peer, msg.Join(store.version, store.held.to_bytes(), self._peer.zone))
+            few = self._run.core.parents.few
+            self.send(peer, msg.Join(store.version, store.held.to_bytes(), self._peer.zone, few))
 
     def has_early(self, version: VersionId, have: ev.ParentHas) -> None:
         """About a version that is still unknown here: it belongs to its sender's Join."""
@@ -71,18 +84,33 @@ class Mates:
             pieces = bitmap(join.version, join.have)
             for index in have.indices:
                 pieces.add(index)
-            self._early[have.peer] = msg.Join(join.version, pieces.to_bytes(), join.zone)
+            self._early[have.peer] = msg.Join(
+                join.version, pieces.to_bytes(), join.zone, join.few
+            )  # fmt: skip
 
-    def says(self, peer: PeerId, message: msg.Reject | msg.Depart) -> None:
+    def says(self, peer: PeerId, message: Said) -> None:
         here = self._peer.store.version
         if here is None or message.version != here.version:
             if isinstance(message, msg.Depart):
                 self._early.pop(peer, None)
         elif isinstance(message, msg.Reject):
             self._run.post(ev.PieceRejected(peer, message.indices))
-        else:
+        elif isinstance(message, msg.Depart):
             self._greeted.pop(peer, None)
-            self._run.post(ev.ParentGone(peer))
+            self._run.post(ev.ParentFull(peer) if message.full else ev.ParentGone(peer))
+        elif isinstance(message, msg.MatesAsk):
+            self.send(peer, msg.Mates(message.version, self._named(peer)))
+        else:
+            self._run.post(ev.PeersNamed(message.peers))
+
+    def left(self, peer: PeerId, words: msg.Depart) -> None:
+        self._greeted.pop(peer, None)
+        self.send(peer, words)
+
+    def _named(self, asker: PeerId) -> tuple[msg.RosterPeer, ...]:
+        parents = self._run.core.parents
+        known = [parents.known[x] for x in parents.joined if x in parents.known and x != asker]
+        return tuple(self._peer.rng.sample(known, min(MATES_NAMED, len(known))))
 
     def send(self, peer: PeerId, message: Message) -> None:
         if not self._peer.send(peer, message) and peer in self._run.core.parents.joined:

@@ -23,6 +23,7 @@ from peerd.store.journal import GROUP_S
 from peerd.swarm import events as ev
 from tools.sim.flows import Pipe, Uplink
 from tools.sim.keeping import Keeping
+from tools.sim.mates import Said
 from tools.sim.running import Run
 from tools.sim.serving import Serving
 
@@ -216,7 +217,7 @@ class SimPeer:
                 self.joined_at[peer] = now
                 self.send(peer, msg.Join(store.version, store.held.to_bytes(), self.zone))
 
-    def _says(self, peer: PeerId, message: msg.Reject | msg.Depart) -> None:
+    def _says(self, peer: PeerId, message: Said) -> None:
         if self.run is not None and not self.run.finished:
             self.run.mates.says(peer, message)
 
@@ -262,6 +263,8 @@ _SWARM: Final[dict[type, Callable[[SimPeer, PeerId, Any], None]]] = {
     msg.Cancel: SimPeer._cancelled,
     msg.Reject: SimPeer._says,
     msg.Depart: SimPeer._says,
+    msg.MatesAsk: SimPeer._says,
+    msg.Mates: SimPeer._says,
     msg.Enlist: SimPeer._enlist,
 }
 """What the swarm hears (swarm/service.py), but for HAVE (`hear_have`)."""

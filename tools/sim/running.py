@@ -309,6 +309,11 @@ class Run:
     def _join_again(self, order: ev.JoinAgain) -> None:
         self.mates.join_again()
 
+    def _ask_mates(self, order: ev.AskMates) -> None:
+        version = self.peer.store.version
+        if version is not None:
+            self.mates.send(order.peer, msg.MatesAsk(version.version))
+
     def _announce(self, order: ev.Announce) -> None:
         self.mates.announce(order.index)
 
@@ -317,7 +322,8 @@ class Run:
             self.culprits[order.peer] = order.words
         version = self.peer.store.version
         if version is not None:
-            self.mates.send(order.peer, msg.Depart(version.version))
+            full = order.peer not in self.core.parents.blocked
+            self.mates.left(order.peer, msg.Depart(version.version, full))
 
     def _complains(self, order: ev.Complain) -> None:
         self._complaints[order.peer] = order.words
@@ -384,6 +390,7 @@ _ORDERS: Final[dict[type, Callable[[Run, Any], None]]] = {
     ev.StartRead: Run._start_read,
     ev.Announce: Run._announce,
     ev.JoinAgain: Run._join_again,
+    ev.AskMates: Run._ask_mates,
     ev.Drop: Run._drop,
     ev.Complain: Run._complains,
     ev.AllHeld: ending.all_held,
