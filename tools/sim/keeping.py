@@ -150,6 +150,10 @@ class Keeping:
     def _keep(self, event: kept.Event) -> None:
         try:
             orders: Sequence[kept.Order] = self.core.handle(event, self._world.clock.now)
+            if isinstance(event, kept.MessageFrom) and isinstance(event.message, msg.Enrol):
+                task = self.core.kept(event.message.task)
+                members = 0 if task is None else len(task.roster.entries)
+                self._world.fan_in_max = max(self._world.fan_in_max, members)
         except RemoteProtocolError as error:
             self._world.protocol_error(self._peer, error)
             orders = self.core.expire(self._world.clock.now)

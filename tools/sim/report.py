@@ -75,6 +75,7 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "wasted_bytes": sum(peer.wasted_bytes for peer in peers),
         "control_bytes_per_peer_s": round(control / len(peers) / seconds, 1),
         **gossip_beside(len(peers), world.seed),
+        "keeper_fan_in": world.fan_in_max,
         "failed": sum(1 for p in peers if p.done_at is None and (p.alive or p.comes_back)),
         "killed": sum(1 for p in peers if not p.alive),
         "wrong_held": world.wrong_held(),
@@ -110,6 +111,7 @@ def table(name: str, row: dict[str, Any]) -> str:
         f"wrong pieces held {row['wrong_held']}   protocol errors {len(row['protocol_errors'])}",
         f"  control {row['control_bytes_per_peer_s']} B/s a peer   "
         f"gossip {row['gossip_bytes_per_peer_s']} B/s a peer ({row['gossip_peers']} sampled)",
+        f"  members of one keeper {row['keeper_fan_in']}",
         f"  {row['seconds']} s in {row['cpu_s']} s of CPU, {row['steps']} steps; "
         f"trace {row['trace'][:12]}",
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, PieceIndex, VersionId
 from peerd.link import messages as msg
+from peerd.manifest import Attestation
 from peerd.swarm.turns import Item, Turns
 from tools.sim.clock import Timer
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 class Sending:
     """A piece in hand for one child."""
 
-    __slots__ = ("flow_end", "flowing", "item", "link", "peer", "serving")
+    __slots__ = ("flow_end", "flowing", "item", "link", "made", "peer", "serving")
 
     def __init__(self, serving: Serving, peer: PeerId, link: Link, item: Item) -> None:
         self.serving, self.peer, self.link, self.item = serving, peer, link, item
+        self.made = serving.made(item[1])
         self.flow_end = 0.0
         self.flowing = False
 
@@ -42,6 +44,10 @@ class Serving:
         self._turns = Turns()
         self._sending: dict[tuple[PeerId, Item], Sending] = {}
         self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
+
+    def made(self, index: int) -> Attestation:
+        """As it is when the piece is taken in hand: it may be dropped before it is sent."""
+        return self._peer.store.made[index]
 
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         link = self._peer.links.get(peer)
@@ -82,7 +88,7 @@ class Serving:
         other = sending.link.other(peer)
         peer.world.network.carry(
             sending.link, peer, size_bytes, other.piece_arrived, peer, index, size_bytes,
-            peer.store.made[index], peer.lies,
+            sending.made, peer.lies,
         )  # fmt: skip
         self._turns.sent(sending.peer, sending.item, peer.world.clock.now, whole=True)
         # Not from within the uplink's own step.

@@ -51,7 +51,7 @@ class World:
         self._versions: dict[PeerId, VersionInfo] = {}
         self._verified: dict[int, VersionInfo] = {}
         self.peers: list[SimPeer] = []
-        self.gone = self.done = self.pieces_held = 0
+        self.gone = self.done = self.pieces_held = self.fan_in_max = 0
         self.errors: list[str] = []
         self._known: list[SimPeer] = []
         self._live: tuple[Member, ...] = ()
