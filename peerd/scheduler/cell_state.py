@@ -31,5 +31,6 @@ class CellState:
     moved_at: float = -inf
     sampled_at: float = -inf
     sampled: int = 0
+    sample_s: float = 0.0
     told: dict[PeerId, VersionInfo | None] = field(default_factory=dict)
     samples: dict[PeerId, tuple[RosterPeer, ...]] = field(default_factory=dict)

@@ -21,8 +21,10 @@ STUCK_S = 5.0
 """Nothing came into the cell for so long: one more stands for it. Guess: some leases' time."""
 SPEAKERS_MAX = 2
 """Members with a dispute or a doubt that are let speak for themselves. Guess: two are believed."""
-SAMPLE_S = 1.0
-"""Samples are exchanged at most so often."""
+SAMPLE_S = 0.5
+SAMPLE_MAX_S = 30.0
+"""Samples are exchanged so often; twice as seldom each time, until the cell grows: who is sampled
+first hears of few."""
 SAMPLE_MAX = 16
 """Members of one cell in a sample."""
 BACK_MAX = 48
@@ -132,10 +134,16 @@ def _stuck(kept: Kept, most: int, now: float) -> int:
 def _sample(kept: Kept, now: float) -> None:
     """Some of the cell to the wider keeper, while that has others to tell in return."""
     state, entries = kept.cells, kept.roster.entries
-    if state.above is None or now - state.sampled_at < SAMPLE_S or state.sampled == len(entries):
+    if state.above is None:
+        return
+    if len(entries) > state.sampled:
+        state.sample_s = SAMPLE_S
+    if now - state.sampled_at < state.sample_s:
+        kept.wake(Timer.TELL, state.sampled_at + state.sample_s)
         return
     state.sampled_at, state.sampled = now, len(entries)
-    kept.wake(Timer.TELL, now + SAMPLE_S)
+    state.sample_s = min(SAMPLE_MAX_S, 2 * state.sample_s)
+    kept.wake(Timer.TELL, now + state.sample_s)
     own = [entry.named() for entry in entries.values() if entry.wants]
     others = [peer for sample in state.samples.values() for peer in sample]
     some = _some(kept, [*own, *others], SAMPLE_MAX)
@@ -143,12 +151,14 @@ def _sample(kept: Kept, now: float) -> None:
 
 
 def outsiders(kept: Kept, entry: Entry) -> tuple[RosterPeer, ...]:
-    """Members of other cells to name to `entry`, once: a swarm is one, whatever the cells are."""
-    outside = list(kept.cells.outside.values())
-    if entry.outside_told or not outside:
+    """Members of other cells to name to `entry`: a swarm is one, whatever the cells are."""
+    room = kept.config.told_outside - len(entry.outside)
+    if room <= 0:
         return ()
-    entry.outside_told = True
-    return _some(kept, outside, kept.config.told_outside)
+    known = kept.cells.outside.values()
+    some = _some(kept, [each for each in known if each.peer not in entry.outside], room)
+    entry.outside.update(each.peer for each in some)
+    return some
 
 
 def heard(kept: Kept, peer: PeerId, term: int) -> bool:

@@ -83,7 +83,7 @@ def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
         entry.addresses, entry.zone, entry.seed = addresses, message.zone, message.seed
         entry.wants, entry.access = message.wants, message.access
         entry.told.clear()
-        entry.outside_told = False
+        entry.outside.clear()
         if message.prior_term == 0:
             entry.fresh = 0
             kept.failures.pop(peer, None)

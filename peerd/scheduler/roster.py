@@ -47,7 +47,7 @@ class Entry:
     `read`: what of it it read for this keeper, but for what is `stuck`: nobody else had that for
     long; `alone_mark`: what nobody else had, and when.
     `seen`, `unmet_since`: what it would bring over the border, and since when it may not.
-    `cell_keeper`: of the cell that it stands for; `outside_told`: it was told of other cells.
+    `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
     peer: PeerId
@@ -77,7 +77,7 @@ class Entry:
     seen: int = 0
     unmet_since: float | None = None
     cell_keeper: PeerId | None = None
-    outside_told: bool = False
+    outside: set[PeerId] = field(default_factory=set)
 
     def named(self) -> RosterPeer:
         return RosterPeer(
