@@ -1,4 +1,4 @@
-"""A daemon for the length of one download, where none is running; it may linger (docs/adr/0015).
+"""A daemon for the length of one download, where none is running; it may linger (docs/adr/0016).
 
 Always: it uses the default data directory, so that a cut-off download goes on where it stopped,
 and a socket of its own in a fresh directory; only one such daemon runs in a data directory, others

@@ -18,7 +18,7 @@ ROOT_DATA_DIR: Final = "/var/lib/peerd"
 ROOT_SOCKET: Final = "/run/peerd/peerd.sock"
 LINGER: Final = b"linger\n"
 """Said on its standard input to a daemon that was started for one download: it has been useful,
-and may stay for others (docs/adr/0015)."""
+and may stay for others (docs/adr/0016)."""
 
 
 def default_data_dir(environment: Mapping[str, str], user_id: int) -> str:

@@ -1,4 +1,4 @@
-"""How long a peer that was started for one download stays when it has it (docs/adr/0015).
+"""How long a peer that was started for one download stays when it has it (docs/adr/0016).
 
 Always: never longer than its time, counted from the last moment that a caller here needed it; not
 for a moment once nobody asks any more; nothing that it alone read goes with it while others ask.
