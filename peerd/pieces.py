@@ -110,11 +110,13 @@ class PieceSet:
             raise ValueError(f"no pieces [{first}, {end}) of {self.count}")
         self._bits |= ((1 << (end - first)) - 1) << first
 
-    def add_all(self, bits: int) -> None:
-        """All pieces that are bits of a number."""
+    def add_all(self, bits: int) -> int:
+        """All pieces that are bits of a number; returns those that were not in it."""
         if bits >> self.count:
             raise ValueError(f"pieces beyond {self.count}")
-        self._bits |= bits
+        fresh = bits & ~self._bits
+        self._bits |= fresh
+        return fresh
 
     def discard(self, index: int) -> None:
         if 0 <= index < self.count:

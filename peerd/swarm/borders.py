@@ -166,18 +166,21 @@ class Borders:
         """What to ask the scopes' keepers for now, if that is not what they know."""
         if not self._borders or (now < self._opened_at + NEARER_FIRST_S and parents.nearing()):
             return []
-        nearer = PieceSet(wanted.count)
+        if all(now < border.ask_at for border in self):
+            return []
+        nearer = 0
         for parent in parents:
             if parent.border is None:
-                nearer = nearer | parent.have
+                nearer |= parent.have.bits
         orders: list[ev.Order] = []
         for border in reversed(self._borders.values()):
             beyond = [parent for parent in parents if parent.border == border.scope]
-            seen = PieceSet(wanted.count)
+            seen = 0
             for parent in beyond:
-                seen = seen | parent.have
-            orders += self._ask(border, (seen & wanted) - nearer, beyond, length_bytes, now)
-            nearer = nearer | seen
+                seen |= parent.have.bits
+            unseen_nearer = PieceSet.of(seen & wanted.bits & ~nearer, wanted.count)
+            orders += self._ask(border, unseen_nearer, beyond, length_bytes, now)
+            nearer |= seen
         return orders
 
     def _ask(

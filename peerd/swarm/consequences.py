@@ -60,7 +60,6 @@ class Consequences:
         self._told_all_held = False
         self._room = -1
         self._own_reads = 0
-        self._nothing_new = False
         self._lacking_since: float | None = None
         self._asks_mates_at = 0.0
         self._may_ask: dict[PeerId, None] | None = {}

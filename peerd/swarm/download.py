@@ -14,7 +14,7 @@ from peerd.link.messages import LeaseKind, Outcome
 from peerd.scheduler.ports import NOT_REACHED
 from peerd.swarm import events as ev
 from peerd.swarm.consequences import Consequences
-from peerd.swarm.parents import FAILURES_MAX
+from peerd.swarm.parents import FAILURES_MAX, STALL_S, Parent
 from peerd.swarm.picker import Picker, PieceState
 from peerd.swarm.requests import RESCUE_EVERY_S
 
@@ -24,19 +24,18 @@ class Download(Consequences):
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Order]:
         """Carry the event into the state; returns what to do about it."""
-        handler: Callable[[Any, float], list[ev.Order]] = _HANDLERS[type(event)].__get__(self)
-        orders = handler(event, now)
-        if self._nothing_new:
-            self._nothing_new = False
-            return orders
-        return orders + self._go_on(now)
+        if isinstance(event, ev.ParentHas):  # Far more than all others together.
+            return self._go_on(now) if self._has(event, now) else []
+        if isinstance(event, ev.ParentActive):
+            return self._go_on(now) if self._active(event, now) else []
+        return _HANDLERS[type(event)](self, event, now) + self._go_on(now)
 
     def expire(self, now: float) -> list[ev.Order]:
         """Time has passed: rob the stalled, try the unreachable again."""
         orders: list[ev.Order] = []
         if self.version is not None:
             length = self.version.piece_length_bytes
-            for parent in [p for p in self.parents if p.stalls_at(length) <= now]:
+            for parent in [p for p in self.parents if p.in_flight and p.stalls_at(length) <= now]:
                 orders += self._rob(parent, now)
             reports, lost = self.borders.expire(self.parents, now)
             orders += reports
@@ -54,9 +53,12 @@ class Download(Consequences):
         if self.version is None or self._all_held():
             return float("inf")
         length = self.version.piece_length_bytes
-        due = min((p.stalls_at(length) for p in self.parents), default=float("inf"))
+        due = float("inf")
         if self._requests.may_rescue(self._picker, length, now):
-            due = min(due, now + RESCUE_EVERY_S)
+            due = now + RESCUE_EVERY_S
+        for parent in self.parents:
+            if parent.in_flight and parent.active_at + STALL_S < due:
+                due = min(due, parent.stalls_at(length))
         if self.borders:
             due = min(due, self.borders.deadline(), self.borders.asks_at(now))
         return min(due, self.parents.next_change(now))
@@ -120,35 +122,50 @@ class Download(Consequences):
         self._may_go_on(event.peer)
         return orders
 
-    def _has(self, event: ev.ParentHas, now: float) -> list[ev.Order]:
+    def _has(self, event: ev.ParentHas, now: float) -> bool:
+        """Whether anything may follow. Mostly not: others have what is here already, or there is
+        no room to ask for it."""
         parent = self.parents.joined.get(event.peer)
         if parent is None:
-            return []
-        picker = self._picker
-        if self._open_ended():
+            return bool(self.borders)
+        picker, have, version = self._picker, parent.have, self.version
+        assert version is not None, "a parent of no version"
+        if version.length_bytes is None:
             self._grow(max(event.indices, default=-1) + 1)
-        parent.have.grow(picker.count)
-        fresh = 0
+        count = picker.count
+        if have.count < count:
+            have.grow(count)
+        named = 0
         for index in event.indices:
-            if index < picker.count:
-                fresh |= 1 << index
-        fresh &= ~parent.have.bits
-        if fresh:
-            parent.have.add_all(fresh)
-            picker.rarity.add(fresh)
+            if index < count:
+                named |= 1 << index
+        fresh = have.add_all(named)
         parent.heard_at = now
-        if fresh & picker.wanted.bits:
+        if not fresh:
+            return False
+        picker.rarity.add(fresh)
+        length = version.piece_length_bytes
+        if fresh & picker.wanted.bits and self._may_ask_now(parent, length, now):
             self._may_go_on(event.peer)
-        elif not fresh & self._own_reads:
-            self._nothing_new = True  # Most are: others have what is here already.
-        return []
+            return True
+        return bool(fresh & self._own_reads)
 
-    def _active(self, event: ev.ParentActive, now: float) -> list[ev.Order]:
+    def _may_ask_now(self, parent: Parent, length: int, now: float) -> bool:
+        """Whether what it has could change a request, or a demand for leases."""
+        return (
+            parent.room(length, now) > 0
+            or bool(self.borders)
+            or self._requests.capped
+            or parent.have.complete()
+        )
+
+    def _active(self, event: ev.ParentActive, now: float) -> bool:
+        """Whether anything may follow: only what borders held back for a time."""
         parent = self.parents.joined.get(event.peer)
         if parent is not None:
             parent.active_at = now
             parent.round_trip_s = event.round_trip_s
-        return []
+        return bool(self.borders)
 
     def _gone(self, event: ev.ParentGone, now: float) -> list[ev.Order]:
         """Who owed us something, or could not be reached at all, has failed us."""
@@ -282,13 +299,11 @@ class Download(Consequences):
         return self.picker.story() if self.picker else []
 
 
-_HANDLERS: dict[type[ev.Event], Any] = {
+_HANDLERS: dict[type, Callable[[Download, Any, float], list[ev.Order]]] = {
     ev.VersionOpened: Download._opened,
     ev.LengthKnown: Download._length_known,
     ev.PeersNamed: Download._named,
     ev.ParentJoined: Download._joined,
-    ev.ParentHas: Download._has,
-    ev.ParentActive: Download._active,
     ev.ParentGone: Download._gone,
     ev.ParentFull: Download._full,
     ev.PieceArrived: Download._arrived,

@@ -106,15 +106,18 @@ class Parent:
         owed_bytes = (len(self.in_flight) + 1) * piece_length_bytes
         return self.round_trip_s + owed_bytes / self.rate_bytes_s
 
-    def left_s(self, index: int, piece_length_bytes: int, now: float) -> float:
-        """How much longer a piece in flight should take; of one that is overdue, as long again as
-        it is late."""
-        asked_at = self.in_flight[index]
-        if self.rate_bytes_s is None:
-            return now - asked_at
-        ahead = sum(1 for at in self.in_flight.values() if at < asked_at)
-        owed_s = (ahead + 1) * piece_length_bytes / self.rate_bytes_s
-        return abs(owed_s - (now - max(self._since, asked_at if not ahead else 0.0)))
+    def left_s(self, piece_length_bytes: int, now: float) -> Iterator[tuple[int, float]]:
+        """How much longer each piece in flight should take; of one that is overdue, as long again
+        as it is late."""
+        rate, ahead, before_at = self.rate_bytes_s, 0, None
+        for place, (index, asked_at) in enumerate(self.in_flight.items()):
+            if rate is None:
+                yield index, now - asked_at
+                continue
+            if asked_at != before_at:
+                ahead, before_at = place, asked_at
+            owed_s = (ahead + 1) * piece_length_bytes / rate
+            yield index, abs(owed_s - (now - max(self._since, asked_at if not ahead else 0.0)))
 
     def ask(self, index: int, now: float) -> None:
         """A piece is asked of it."""

@@ -9,9 +9,9 @@ for but what borders.py allows.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
-from peerd.ids import PeerId
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
 from peerd.swarm.parents import Parent, Parents
@@ -45,8 +45,9 @@ class Requests:
     def fill_all(self, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
         """Requests for every parent with room, who should answer soonest first."""
         self.capped = False
-        order = sorted(self._parents, key=lambda parent: parent.next_s(length_bytes))
-        return [each for parent in order for each in self.fill(parent, picker, length_bytes, now)]
+        able = [parent for parent in self._parents if parent.room(length_bytes, now)]
+        able.sort(key=lambda parent: parent.next_s(length_bytes))
+        return [each for parent in able for each in self.fill(parent, picker, length_bytes, now)]
 
     def fill(self, parent: Parent, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
         """Requests for one parent, as far as it has room and what is wanted."""
@@ -83,12 +84,12 @@ class Requests:
         idle = [parent for parent in self._parents if parent.room(length_bytes, now)]
         if not idle or not picker.requested:
             return orders
-        late = sorted(
-            ((self._left_s(index, peers, length_bytes, now), index)
-             for index, peers in picker.requested.items()),
-            reverse=True,
-        )  # fmt: skip
-        for parent in sorted(idle, key=lambda each: each.next_s(length_bytes)):
+        left = self._left_s(length_bytes, now)
+        idle.sort(key=lambda each: each.next_s(length_bytes))
+        if max(left.values()) < self._needed_s(idle[0], picker, length_bytes):
+            return orders  # Mostly: nobody would have even the latest piece soon enough.
+        late = sorted(((left_s, index) for index, left_s in left.items()), reverse=True)
+        for parent in idle:
             for _ in range(parent.room(length_bytes, now)):
                 found = self._latest_for(parent, late, picker, length_bytes)
                 if found is None:
@@ -102,14 +103,19 @@ class Requests:
     ) -> int | None:
         """The piece that it would help most with, if it would help much."""
         fetchable = self._borders.may_fetch(thief)
-        factor = STEAL_FACTOR if picker.wanted else STEAL_FACTOR / 2
-        needed_s = max(LATE_MIN_S, factor * thief.next_s(length_bytes))
+        needed_s = self._needed_s(thief, picker, length_bytes)
         for left_s, index in late:
             if left_s < needed_s:
                 return None
             if index in fetchable and thief.peer not in picker.requested[index]:
                 return index
         return None
+
+    @staticmethod
+    def _needed_s(thief: Parent, picker: Picker, length_bytes: int) -> float:
+        """So long a piece should still take elsewhere to be asked of this parent."""
+        factor = STEAL_FACTOR if picker.wanted else STEAL_FACTOR / 2
+        return max(LATE_MIN_S, factor * thief.next_s(length_bytes))
 
     def _move(
         self, index: int, to: Parent, picker: Picker, length_bytes: int, now: float
@@ -124,7 +130,11 @@ class Requests:
                 orders.append(ev.CancelPieces(peer, (index,)))
         return orders + self._ask(to, [index], picker, now)
 
-    def _left_s(self, index: int, peers: Iterable[PeerId], length_bytes: int, now: float) -> float:
-        """How long it should still take: by the rate there, and no less than it is late already."""
-        joined = self._parents.joined
-        return min(joined[peer].left_s(index, length_bytes, now) for peer in peers)
+    def _left_s(self, length_bytes: int, now: float) -> dict[int, float]:
+        """How long each piece in flight should still take, where it should be here first."""
+        left: dict[int, float] = {}
+        for parent in self._parents:
+            for index, left_s in parent.left_s(length_bytes, now):
+                if left_s < left.get(index, inf):
+                    left[index] = left_s
+        return left

@@ -63,6 +63,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
+        self._served: dict[PeerId, Child] = {}  # Those for whom something is in hand.
         self.spread: OrderedDict[Item, None] = OrderedDict()
         self.hands = HANDS_START
         self.took_s = SOON_S
@@ -85,13 +86,14 @@ class Turns:
 
     def gone(self, peer: PeerId) -> None:
         self.children.pop(peer, None)
+        self._served.pop(peer, None)
 
     def next(self, now: float) -> tuple[PeerId, Item] | None:
         """What to take in hand now; None while there are enough, or nothing waits."""
-        counted = sum(
-            1 for each in self.children.values() for at in each.in_hand.values()
-            if now - at < self._held_s()
-        )  # fmt: skip
+        held_s, counted = self._held_s(), 0
+        for child in self._served.values():
+            for at in child.in_hand.values():
+                counted += now - at < held_s
         if counted >= self.hands:
             return None
         passed: list[tuple[PeerId, Child]] = []
@@ -125,6 +127,7 @@ class Turns:
     def _take(self, peer: PeerId, child: Child, item: Item, now: float) -> tuple[PeerId, Item]:
         child.waiting.remove(item)
         child.in_hand[item] = now
+        self._served[peer] = child
         child.passed = 0
         self.children.move_to_end(peer)
         self.spread[item] = None
@@ -137,8 +140,10 @@ class Turns:
         """No more in hand. `whole`: it was sent to its end, and its time tells something."""
         child = self.children.get(peer)
         since = child.in_hand.pop(item, None) if child is not None else None
-        if child is not None and not child.waiting and not child.in_hand:
-            del self.children[peer]
+        if child is not None and not child.in_hand:
+            self._served.pop(peer, None)
+            if not child.waiting:
+                del self.children[peer]
         if not whole:
             self.spread.pop(item, None)
         if since is None or not whole:
@@ -154,11 +159,12 @@ class Turns:
 
     def deadline(self, now: float) -> float:
         """When something in hand stops to count; inf if nothing is."""
-        times = [
-            at + self._held_s()
-            for child in self.children.values() for at in child.in_hand.values()
-        ]  # fmt: skip
-        return min((at for at in times if at > now), default=inf)
+        held_s, due = self._held_s(), inf
+        for child in self._served.values():
+            for at in child.in_hand.values():
+                if now < at + held_s < due:
+                    due = at + held_s
+        return due
 
     def _held_s(self) -> float:
         return max(HELD_MIN_S, HELD_FACTOR * self.took_s)

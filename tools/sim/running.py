@@ -267,9 +267,12 @@ class Run:
         if self._draining:
             self._pending.append(event)
             return
-        self._draining = True
         now = self.world.clock.now
-        for order in self.core.handle(event, now):
+        orders = self.core.handle(event, now)
+        if not orders:
+            return  # Most are HAVE, of which nothing follows.
+        self._draining = True
+        for order in orders:
             self._carry_out(order)
         while self._pending:
             for order in self.core.handle(self._pending.popleft(), now):

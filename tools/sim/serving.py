@@ -42,7 +42,7 @@ class Serving:
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
         self._turns = Turns()
-        self._sending: dict[tuple[PeerId, Item], Sending] = {}
+        self._sending: dict[PeerId, dict[Item, Sending]] = {}
         self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
 
     def made(self, index: int) -> Attestation:
@@ -66,24 +66,25 @@ class Serving:
         self._go_on()
 
     def peer_gone(self, peer: PeerId) -> None:
-        for child, item in [key for key in self._sending if key[0] == peer]:
-            self._stop(child, item)
+        for item in list(self._sending.get(peer, ())):
+            self._stop(peer, item)
         self._turns.gone(peer)
         self._go_on()
 
     def sends_to(self, peer: PeerId) -> bool:
         """Whether anything is in hand for it."""
-        return any(child == peer for child, _ in self._sending)
+        return bool(self._sending.get(peer))
 
     def stop(self) -> None:
-        for peer, item in list(self._sending):
-            self._stop(peer, item)
+        for peer, items in self._sending.items():
+            for item in list(items):
+                self._stop(peer, item)
         self._timer.set(inf)
 
     def sent(self, sending: Sending) -> None:
         """The piece has left: it is on its way."""
         peer, (_, index) = self._peer, sending.item
-        del self._sending[sending.peer, sending.item]
+        del self._sending[sending.peer][sending.item]
         size_bytes = peer.store.size_of(index)
         other = sending.link.other(peer)
         peer.world.network.carry(
@@ -95,7 +96,7 @@ class Serving:
         peer.world.clock.after(0.0, peer.guarded(self._go_on))
 
     def _stop(self, peer: PeerId, item: Item) -> None:
-        sending = self._sending.pop((peer, item), None)
+        sending = self._sending.get(peer, {}).pop(item, None)
         if sending is not None:
             self._peer.up.stop(sending)
             self._turns.sent(peer, item, self._peer.world.clock.now, whole=False)
@@ -113,7 +114,8 @@ class Serving:
                 self._turns.sent(child, item, now, whole=False)
                 self._reject(child, version, (PieceIndex(index),))
             else:
-                sending = self._sending[child, item] = Sending(self, child, link, item)
+                sending = Sending(self, child, link, item)
+                self._sending.setdefault(child, {})[item] = sending
                 peer.up.start(sending, store.size_of(index))
         self._timer.set(self._turns.deadline(now))
 
