@@ -1,11 +1,13 @@
-"""How fast the group reads, who falls behind it, and what becomes of the leases of those who do.
+"""How fast members read, who falls behind, and what becomes of the leases of those who do.
 
 Always: a lease is taken back early only where others read on meanwhile and one of them can take
-it; while nobody reads, it is the origin that is slow, and the leases' own ends count (ADR 0005).
+it; while nobody reads, it is the origin that is slow, and the leases' own ends count; a reader is
+measured by those of its own zone: over a slow border all are slow, and that is no fault (ADR 0005).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from statistics import median
 
@@ -15,8 +17,16 @@ from peerd.scheduler.keeper_state import Kept, Timer
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 
+TOOK_KEPT = 16
+"""Leases whose times are remembered, of each zone. Guess: about as many as are read at once."""
 TOOK_ENOUGH = 4
 """Extents that must have been read before their times say anything. Guess."""
+ZONES_REMEMBERED = 64
+"""Zones whose times are remembered. Guess."""
+FAR_TIMES = 4
+"""So many times what others need, for readers of a zone that has no times of its own. Guess."""
+SLOW_TIMES = 3
+"""Who takes so many times as long for a piece as others do is slow; less is chance. Guess."""
 READERS_REMEMBERED = 16
 """Above `readers_max`: whoever reads now is among them."""
 TAKERS_SCANNED_MAX = 64
@@ -33,7 +43,7 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
     lease.attested |= bits
     whole = lease.kind is LeaseKind.READ and not lease.bits & ~lease.attested
     if whole and lease.granted_at > -inf:
-        kept.took_s.append(now - lease.granted_at)
+        _took(kept, entry.zone, now - lease.granted_at)
     since = max(lease.made_at, entry.made_at)
     pace_s = max(0.0, now - since) / bits.bit_count()
     share = kept.config.pace_weight
@@ -48,22 +58,56 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
         del kept.readers[next(iter(kept.readers))]
 
 
-def overdue_s(kept: Kept) -> float:
-    """What a lease may take without a piece, by what others took for one; inf: not known yet."""
-    if len(kept.took_s) < TOOK_ENOUGH:
+def _took(kept: Kept, zone: str, for_s: float) -> None:
+    kept.took_s.setdefault(zone, deque(maxlen=TOOK_KEPT)).append(for_s)
+    while len(kept.took_s) > ZONES_REMEMBERED:
+        del kept.took_s[next(iter(kept.took_s))]
+
+
+def measured(kept: Kept, zone: str) -> bool:
+    """Whether it is known what readers of that zone need."""
+    return len(kept.took_s.get(zone, ())) >= TOOK_ENOUGH
+
+
+def overdue_s(kept: Kept, zone: str) -> float:
+    """What a lease may take without a piece, by what its zone's readers took for one; inf: not
+    known yet."""
+    times, known = 1, list(kept.took_s.get(zone, ()))
+    if len(known) < TOOK_ENOUGH:
+        times, known = FAR_TIMES, [x for of_zone in kept.took_s.values() for x in of_zone]
+    if len(known) < TOOK_ENOUGH:
         return inf
-    return max(kept.config.overdue_min_s, kept.config.lease_margin * median(kept.took_s))
+    return times * max(kept.config.overdue_min_s, kept.config.lease_margin * median(known))
 
 
-def others_read(kept: Kept, peer: PeerId, since: float) -> bool:
-    """Whether somebody else, who still asks for leases, read a piece at that time or later."""
+def others_read(kept: Kept, peer: PeerId, since: float, zone: str | None = None) -> bool:
+    """Whether somebody else, who still asks for leases, read a piece at that time or later; with
+    `zone`, somebody of it."""
     for other, at in reversed(kept.readers.items()):
         if at < since:
             return False
-        asks = other != peer and other in kept.roster.askers
-        if asks and not kept.roster.entries[other].failures:
+        if other == peer or other not in kept.roster.askers:
+            continue
+        entry = kept.roster.entries[other]
+        if not entry.failures and zone in (None, entry.zone):
             return True
     return False
+
+
+def slow(kept: Kept, entry: Entry) -> bool:
+    """Whether others read far faster, those of the fastest zone: then it is granted less at once,
+    so that it holds up little."""
+    pace_s = entry.pace_s
+    if pace_s is None or pace_s < kept.config.overdue_check_s:
+        return False
+    paces: dict[str, list[float]] = {}
+    for peer in kept.readers:
+        other = kept.roster.entries.get(peer)
+        if other is None or other is entry or other.pace_s is None:
+            continue
+        if peer in kept.roster.askers:
+            paces.setdefault(other.zone, []).append(other.pace_s)
+    return bool(paces) and pace_s > SLOW_TIMES * min(median(x) for x in paces.values())
 
 
 def may_begin(kept: Kept, now: float) -> bool:
@@ -85,9 +129,11 @@ def may_begin(kept: Kept, now: float) -> bool:
 
 
 def may_try(kept: Kept, entry: Entry, now: float) -> bool:
-    """Whether one that failed lately is worth a lease, while others read: one at a time, and not
-    of the last extents, for which all would wait."""
-    if not entry.failures or not others_read(kept, entry.peer, now - kept.config.failure_forget_s):
+    """Whether one that is slow or failed lately is worth a lease, while others read: one at a
+    time, and not of the last extents, for which all would wait."""
+    if not entry.failures and not slow(kept, entry):
+        return True
+    if not others_read(kept, entry.peer, now - kept.config.failure_forget_s):
         return True
     few = kept.book.extents_waiting <= kept.config.readers_max
     return not few and entry.peer not in kept.book.by_holder
@@ -132,30 +178,43 @@ def hand_out_again(kept: Kept, peer: PeerId, reason: str, now: float, *, tell: b
 
 
 def reclaim(kept: Kept, now: float) -> None:
-    """Take back what a reader is far slower with than the group is, where another can take it."""
+    """Take back what a reader is far slower with than its like, where another can take it."""
     reads = [x for x in kept.book.leases.values() if x.kind is LeaseKind.READ]
     if not reads:
         return
     kept.wake(Timer.OVERDUE, now + kept.config.overdue_check_s)
-    patience_s = overdue_s(kept)
     for lease in reads:
-        if lease.lease not in kept.book.leases or not _behind(kept, lease, patience_s, now):
+        if lease.lease not in kept.book.leases:
+            continue
+        entry = kept.roster.entries.get(lease.holder)
+        zone = "" if entry is None else entry.zone
+        patience_s = overdue_s(kept, zone)
+        if not _behind(kept, lease, entry, patience_s, now):
             continue
         if not _another_can(kept, lease.holder, now):
             continue
         words = f"{lease.kind.name} {lease.first}+{lease.count} of {lease.holder}"
-        kept.say(now, f"{words} is overdue: others need {patience_s / 3:.2f} s")
+        kept.say(now, f"{words} is overdue: it had {patience_s:.2f} s")
         _take_back(kept, lease, "overdue", now)
 
 
-def _behind(kept: Kept, lease: Lease, patience_s: float, now: float) -> bool:
-    """Others read on while it did not; or they are through, and it had twice the time."""
-    waited_s = now - lease.made_at
-    if waited_s < patience_s or lease.said_done:
+def _behind(kept: Kept, lease: Lease, entry: Entry | None, patience_s: float, now: float) -> bool:
+    """Its reader's like read on while that did not; or it had twice the time, and anybody read.
+
+    Leases of one are read one after the other: a piece of one is time for the rest.
+    """
+    if lease.said_done:
         return False
-    if others_read(kept, lease.holder, now - patience_s / 2):
+    since, like = lease.made_at, None
+    if entry is not None:
+        since = max(since, entry.made_at)
+        like = entry.zone if measured(kept, entry.zone) else None
+    ahead = len(kept.book.by_holder[lease.holder])
+    if now - since < patience_s and now - lease.made_at < (1 + ahead) * patience_s:
+        return False
+    if others_read(kept, lease.holder, now - patience_s / 2, like):
         return True
-    return waited_s >= 2 * patience_s and others_read(kept, lease.holder, lease.made_at)
+    return now - since >= 2 * patience_s and others_read(kept, lease.holder, since)
 
 
 def _another_can(kept: Kept, holder: PeerId, now: float) -> bool:

@@ -38,8 +38,6 @@ VALIDATED_NEVER_S = 1e9
 """Said of a version that this keeper never saw confirmed: the largest a message carries."""
 RENEWED_PIECES = 4
 """A stream is renewed for so many pieces at a time. Guess."""
-TOOK_KEPT = 16
-"""Leases whose times are remembered. Guess: about as many as are read at once."""
 LEASES_TOLD_MAX = 256
 MEMBERS_TOLD_MAX = 1024
 
@@ -74,7 +72,7 @@ class Kept:
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
     `voices` say who vouched for which version of it. `scope`: what is kept of it, a `zone`, a
     `cell` of the group (or of that zone), or all; `wide` is the seat of the whole that a cell is
-    a part of. `took_s` is what the last leases took to be read, `readers` who read
+    a part of. `took_s` is what the last leases of each zone's readers took, `readers` who read
     pieces last, and when (keeper_pace); `spread` are the pieces that two hold, `rescued` those to
     be read again for they do not spread (keeper_spread); `bringers` ask to bring pieces into it.
     """
@@ -111,7 +109,7 @@ class Kept:
     checking: dict[PeerId, None] = field(default_factory=dict)
     bringers: dict[PeerId, None] = field(default_factory=dict)
     check_rounds: int = 0
-    took_s: deque[float] = field(default_factory=lambda: deque(maxlen=TOOK_KEPT))
+    took_s: dict[str, deque[float]] = field(default_factory=dict)
     readers: dict[PeerId, float] = field(default_factory=dict)
     spread: int = 0
     rescued: int = 0

@@ -85,7 +85,7 @@ class Desk:
         self, number: int, *, room: int | None = 4, version: VersionInfo | None = None,
         have: Iterable[int] | None = None, wants: bool = True, prior: int = 0,
         access: m.Access = m.Access.UNKNOWN, leases: tuple[m.LeaseInfo, ...] = (),
-        unreachable: Iterable[int] = (), candidates: Iterable[int] = (),
+        unreachable: Iterable[int] = (), candidates: Iterable[int] = (), zone: str = "",
     ) -> None:  # fmt: skip
         """Enrol, and ask for `room` leases (None: do not ask)."""
         bitmap = b""
@@ -97,7 +97,7 @@ class Desk:
             number,
             m.Enrol(
                 self.task, self.spec, tuple(self.id(n) for n in candidates),
-                tuple(self.id(n) for n in unreachable), prior, wants, access, "",
+                tuple(self.id(n) for n in unreachable), prior, wants, access, zone,
                 number in self.seeds, version, bitmap, leases,
             ),
         )  # fmt: skip

@@ -181,3 +181,72 @@ def test_the_first_readers_do_not_hold_up_the_others_for_long() -> None:
     assert len(desk.leases()) == 3
     desk.later(1.3)
     assert len(desk.leases()) == 6
+
+
+# --- beyond a slow border
+
+
+def over_a_border(far: int, pieces: int = PIECES) -> tuple[Desk, int, list[int]]:
+    """One reader beside the origin, `far` of them in a zone of their own; the keeper reads not."""
+    desk = Desk(range(1, far + 3))
+    near, *others = desk.order[1:]
+    desk.enrol(near, zone="near")
+    desk.later(1.0)
+    desk.ask(near, 4)
+    desk.resolve(near, pieces)
+    for number in others:
+        desk.enrol(number, zone="far")
+    return desk, near, others
+
+
+def for_a_while(desk: Desk, near: int, far: dict[int, float], seconds: float) -> list[int]:
+    """`near` reads a piece each 0.1 s, the others one each so many seconds, one after the other;
+    all renew what they hold. Returns how many leases they held between them, each 0.1 s."""
+    next_at = {number: desk.now + every_s for number, every_s in far.items()}
+    held = []
+    for _ in range(round(seconds / 0.1)):
+        read_on(desk, near, 1, every_s=0.1)
+        for number, at in next_at.items():
+            mine = reads(desk, number)
+            if at <= desk.now and mine:
+                desk.finish(number, mine[0])
+                next_at[number] = desk.now + far[number]
+            for lease in reads(desk, number):
+                desk.report(number, lease.lease, Outcome.PROGRESS)
+        held.append(sum(len(reads(desk, number)) for number in far))
+    return held
+
+
+def test_a_reader_beyond_a_slow_border_is_not_measured_by_those_beside_the_origin() -> None:
+    desk, near, others = over_a_border(far=3)
+    held = for_a_while(desk, near, dict.fromkeys(others, 0.9), 30.0)
+    for number in others:
+        assert not desk.to(number, m.LeaseRevoked), "slow, but not slower than its like"
+    assert "overdue" not in desk.core.unneeded_reads(desk.task)
+    assert max(held[-100:]) <= len(others), "it has one at a time"
+
+
+def test_a_slow_reader_is_not_given_the_last_extents() -> None:
+    desk, near, (slow,) = over_a_border(far=1, pieces=60)
+    for_a_while(desk, near, {slow: 0.9}, 4.0)
+    desk.forget()
+    for_a_while(desk, near, {slow: 0.9}, 4.0)
+    assert not desk.grants(slow)
+    assert desk.core.kept(desk.task).finished  # type: ignore[union-attr]
+
+
+def test_who_falls_behind_the_readers_of_its_own_zone_is_relieved() -> None:
+    desk, near, others = over_a_border(far=3)
+    for_a_while(desk, near, dict.fromkeys(others, 0.5), 6.0)
+    stuck, *well = others
+    for_a_while(desk, near, {stuck: 1e9} | dict.fromkeys(well, 0.5), 4.0)
+    assert not reads(desk, stuck)
+    assert not any(desk.to(number, m.LeaseRevoked) for number in well)
+
+
+def test_a_reader_alone_in_its_zone_is_relieved_when_it_brings_nothing_at_all() -> None:
+    desk, near, (stuck,) = over_a_border(far=1)
+    for_a_while(desk, near, {stuck: 1e9}, 3.0)
+    assert reads(desk, stuck), "four times what is enough beside the origin"
+    for_a_while(desk, near, {stuck: 1e9}, 4.0)
+    assert not reads(desk, stuck)
