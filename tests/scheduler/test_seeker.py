@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peerd.ids import PeerId
@@ -191,6 +191,7 @@ def test_who_is_served_by_others_does_not_suspect_its_keeper() -> None:
     assert asker.later(100.0) == []
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_happens_somebody_is_asked_or_keeps(data: st.DataObject) -> None:
     """No order of answers, losses and redirects leaves a peer with nobody."""
