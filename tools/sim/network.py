@@ -190,8 +190,13 @@ class Network:
             if link.up:
                 other = link.two if link.one is peer else link.one
                 if other.alive:
-                    other.cpu_s += message_s
-                    other.hear_have(version, have)
+                    done_at = other.spend(message_s)
+                    if done_at - self.clock.now > 1e-3:
+                        # Behind what came before it: it may be the Join that it belongs to.
+                        hear = other.guarded(other.hear_have)
+                        self.clock.at(done_at, hear, version, have)
+                    else:
+                        other.hear_have(version, have)
 
     # --- partitions
 

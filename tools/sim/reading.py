@@ -66,7 +66,7 @@ class LeasedRead:
         self.over = False
         self._runs = deque(runs_of(indices))
         self._body: deque[int] = deque()
-        self._open_blocks = 0
+        self._open_blocks = self._coming = 0
         self._made: list[Attestation] = []
         self._read_bytes = self._seen_bytes = 0
         self._until = 0.0
@@ -121,7 +121,7 @@ class LeasedRead:
 
     def _open(self, blocks: list[int]) -> None:
         self._body = deque(blocks)
-        self._open_blocks = len(blocks)
+        self._open_blocks = self._coming = len(blocks)
         wait_s = 2 * self._world.origin_latency_s
         self._world.clock.after(wait_s, self._peer.guarded(self._begin))
 
@@ -155,6 +155,9 @@ class LeasedRead:
             self._block_done()
         else:
             self._peer.commit(self._committed, block)
+            self._coming -= 1
+            if not self._coming and not self._runs:
+                self._run.read_turns.over(self)  # The next one's request goes out meanwhile.
 
     def _committed(self, index: int) -> None:
         if self.over or self._run.finished:
