@@ -179,18 +179,22 @@ class LeasedRead:
     async def _extent(self) -> None:
         """Runs of pieces that are still wanted, a ranged GET each."""
         assert self.stored is not None, "a READ lease without a version"
-        async with self.reader.read_turns.turn():
-            for first, count in runs_of(self.indices):
-                await self._ranged(self.stored, first, count)
+        async with self.reader.read_turns.turn() as over:
+            runs = runs_of(self.indices)
+            for number, (first, count) in enumerate(runs, 1):
+                last = number == len(runs)
+                await self._ranged(self.stored, first, count, over if last else None)
 
-    async def _ranged(self, stored: StoredVersion, first: int, count: int) -> None:
+    async def _ranged(
+        self, stored: StoredVersion, first: int, count: int, then: Callable[[], None] | None = None
+    ) -> None:
         info = stored.info
         start = info.span(first)[0]
         offset, size = info.span(first + count - 1)
         if offset + size == start:
             return
         async with self._range(info, start, offset + size - 1) as body:
-            await self._pieces_from(stored, body, first, count)
+            await self._pieces_from(stored, body, first, count, then)
 
     @asynccontextmanager
     async def _range(
@@ -251,9 +255,13 @@ class LeasedRead:
     # --- pieces out of a body
 
     async def _pieces_from(
-        self, stored: StoredVersion, body: OriginBody, first: int, count: int | None
-    ) -> int:
-        """Cuts the body into pieces and holds those that are not held. Returns its bytes."""
+        self, stored: StoredVersion, body: OriginBody, first: int, count: int | None,
+        then: Callable[[], None] | None = None,
+    ) -> int:  # fmt: skip
+        """Cuts the body into pieces and holds those that are not held. Returns its bytes.
+
+        `then` is called when all has come, while the last of it may still be written.
+        """
         info, index, total = stored.info, first, 0
         limiter = trio.CapacityLimiter(WRITES_MAX)
         parts: list[memoryview] = []
@@ -278,6 +286,8 @@ class LeasedRead:
                     have += len(view)
                 if not size:
                     break
+            if then is not None:
+                then()
             if have and info.length_bytes is not None:
                 raise OriginCut(f"the origin ended in the middle of piece {index}; try again")
             if parts:
