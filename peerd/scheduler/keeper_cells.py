@@ -125,7 +125,9 @@ def _stuck(kept: Kept, most: int, now: float) -> int:
     held = kept.roster.covered.bit_count() if kept.confirmed and kept.version else -1
     if held > state.moved or state.moved_at == -inf:
         state.moved, state.moved_at = held, now
-    more = min(most, int((now - state.moved_at) / STUCK_S))
+    more = 0
+    while more < most and now >= state.moved_at + (more + 1) * STUCK_S:
+        more += 1
     if more < most:
         kept.wake(Timer.JUDGE, state.moved_at + (more + 1) * STUCK_S)
     return more
@@ -138,7 +140,7 @@ def _sample(kept: Kept, now: float) -> None:
         return
     if len(entries) > state.sampled:
         state.sample_s = SAMPLE_S
-    if now - state.sampled_at < state.sample_s:
+    if now < state.sampled_at + state.sample_s:
         kept.wake(Timer.TELL, state.sampled_at + state.sample_s)
         return
     state.sampled_at, state.sampled = now, len(entries)

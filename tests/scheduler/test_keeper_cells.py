@@ -108,6 +108,21 @@ def test_when_nothing_comes_more_stand_but_not_all() -> None:
     assert len(desk.standing()) == 2 * ENOUGH
 
 
+@pytest.mark.parametrize("part", range(12))
+def test_it_is_never_due_again_at_the_time_that_it_was_due(part: int) -> None:
+    """Sums of floats: 10 s in virtual time took for ever."""
+    desk = CellDesk()
+    desk.now += part / 7
+    desk.open()
+    desk.news(m.Enrolled(TASK, 5, info(), 0.0, ()))
+    for _ in range(400):
+        before = desk.now
+        desk.later(max(0.0, desk.core.deadline() - desk.now))
+        desk.later(1e-6)
+        assert desk.core.deadline() > before
+    assert desk.now > before
+
+
 def test_what_the_wider_keeper_says_of_the_content_is_told_to_all() -> None:
     desk = CellDesk().open()
     version = info()

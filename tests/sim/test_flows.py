@@ -13,7 +13,7 @@ class Blocks:
 
     def __init__(self, clock: Clock, sizes: list[int]) -> None:
         self.clock, self.sizes = clock, sizes
-        self.flow_end, self.flowing = 0.0, False
+        self.flow_end, self.begun_at, self.flowing = 0.0, 0.0, False
         self.sent_at: list[float] = []
 
     def begin(self, uplink: Uplink) -> None:
@@ -67,11 +67,13 @@ def test_a_rate_that_changes_counts_from_then_on() -> None:
 
 def test_a_pipe_never_passes_more_than_its_rate() -> None:
     pipe = Pipe(100.0)
-    assert pipe.through(50, 10.0) == 10.0  # Idle: it was passed on while it was sent.
-    assert pipe.through(50, 10.0) == 10.5
-    assert pipe.through(50, 10.1) == 11.0
-    assert pipe.through(50, 20.0) == 20.0
-    assert pipe.carried_bytes == 200
+    assert pipe.through(50, 10.0, 9.5) == 10.0, "idle: it was passed on while it was sent"
+    assert pipe.through(50, 10.0, 9.5) == 10.5
+    assert pipe.through(50, 10.1, 9.6) == 11.0
+    assert pipe.through(50, 20.0, 19.5) == 20.0
+    sent_side_by_side = [pipe.through(25, 40.0, 39.0) for _ in range(5)]
+    assert sent_side_by_side == [40.0, 40.0, 40.0, 40.0, 40.25], "five at a quarter of the rate"
+    assert pipe.carried_bytes == 325
 
 
 def test_a_timer_runs_once_at_its_newest_time() -> None:

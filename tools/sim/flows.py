@@ -5,8 +5,9 @@ virtual time: each step costs O(log flows)); the blocks of one flow go one after
 never passes more bytes in a time than its rate allows, in the order in which they came.
 
 The model's known errors: a flow that is held up further on still takes its share of the uplink
-(no back pressure but the window of requests); a Pipe is first come, first served, and starts on a
-block while it is still being sent; no slow start, no loss, no headers.
+(no back pressure but the window of requests); a Pipe serves blocks by when they are whole, each of
+them from when it began to be sent, so that what was sent side by side comes side by side; no slow
+start, no loss, no headers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Flow(Protocol):
     """Who sends blocks one after the other through an uplink."""
 
     flow_end: float
+    begun_at: float
     flowing: bool
 
     def block_sent(self) -> int:
@@ -71,7 +73,7 @@ class Uplink:
         self._arm()
 
     def _push(self, flow: Flow, end: float, size_bytes: int) -> None:
-        flow.flow_end = end
+        flow.flow_end, flow.begun_at = end, self._clock.now
         self._seq += 1
         self.sent_bytes += size_bytes
         heapq.heappush(self._heap, (end, self._seq, flow))
@@ -122,12 +124,8 @@ class Pipe:
         self.free_at = 0.0
         self.carried_bytes = 0
 
-    def through(self, size_bytes: int, sent_at: float) -> float:
-        """When a block is through whose last byte comes at `sent_at`."""
-        took = size_bytes / self.rate_bytes_s
-        start = sent_at - took
-        if start < self.free_at:
-            start = self.free_at
-        self.free_at = start + took
+    def through(self, size_bytes: int, sent_at: float, begun_at: float) -> float:
+        """When a block is through whose bytes came from `begun_at` to `sent_at`."""
+        self.free_at = max(self.free_at, begun_at) + size_bytes / self.rate_bytes_s
         self.carried_bytes += size_bytes
-        return self.free_at
+        return max(self.free_at, sent_at)

@@ -237,40 +237,43 @@ class Network:
     # --- pieces
 
     def carry(
-        self, link: Link, peer: SimPeer, size_bytes: int, then: Callable[..., None], *what: Any
-    ) -> None:
+        self, link: Link, peer: SimPeer, size_bytes: int, begun_at: float,
+        then: Callable[..., None], *what: Any,
+    ) -> None:  # fmt: skip
         """A block has left `peer`'s uplink: through zones and the other's downlink, then `then`."""
         other = link.other(peer)
         if link.held or (self.side and self.cut(peer, other)):
-            link.held.append((self._into, (link, other, size_bytes, then, what)))
+            link.held.append((self._into, (link, other, size_bytes, begun_at, then, what)))
             return
-        self.bring(peer.zone, link, other, size_bytes, link.latency_s, then, what)
+        self.bring(peer.zone, link, other, size_bytes, begun_at, link.latency_s, then, what)
 
     def bring(
-        self, zone: str, link: Link | None, other: SimPeer, size_bytes: int, latency_s: float,
-        then: Callable[..., None], what: tuple[Any, ...],
+        self, zone: str, link: Link | None, other: SimPeer, size_bytes: int, begun_at: float,
+        latency_s: float, then: Callable[..., None], what: tuple[Any, ...],
     ) -> None:  # fmt: skip
-        """From `zone` to a peer; without a link: from the origin."""
+        """From `zone` to a peer, sent from `begun_at` to now; without a link: from the origin."""
+        now = self.clock.now
         if zone == other.zone:
-            through_at = other.down.through(size_bytes, self.clock.now + latency_s)
+            through_at = other.down.through(size_bytes, now + latency_s, begun_at + latency_s)
             self.clock.at(through_at, self._there, link, other, other.boot, then, what)
             return
         out = self.out_of.get(zone)
-        at = out.through(size_bytes, self.clock.now) if out is not None else self.clock.now
-        self.clock.at(at + latency_s, self._far, link, other, size_bytes, then, what)
+        at = out.through(size_bytes, now, begun_at) if out is not None else now
+        begun_at += latency_s
+        self.clock.at(at + latency_s, self._far, link, other, size_bytes, begun_at, then, what)
 
     def _far(
-        self, link: Link | None, other: SimPeer, size_bytes: int, then: Callable[..., None],
-        what: tuple[Any, ...],
+        self, link: Link | None, other: SimPeer, size_bytes: int, begun_at: float,
+        then: Callable[..., None], what: tuple[Any, ...],
     ) -> None:  # fmt: skip
-        at = self.into[other.zone].through(size_bytes, self.clock.now)
-        self.clock.at(at, self._into, link, other, size_bytes, then, what)
+        at = self.into[other.zone].through(size_bytes, self.clock.now, begun_at)
+        self.clock.at(at, self._into, link, other, size_bytes, begun_at, then, what)
 
     def _into(
-        self, link: Link | None, other: SimPeer, size_bytes: int, then: Callable[..., None],
-        what: tuple[Any, ...],
+        self, link: Link | None, other: SimPeer, size_bytes: int, begun_at: float,
+        then: Callable[..., None], what: tuple[Any, ...],
     ) -> None:  # fmt: skip
-        through_at = other.down.through(size_bytes, self.clock.now)
+        through_at = other.down.through(size_bytes, self.clock.now, begun_at)
         self.clock.at(through_at, self._there, link, other, other.boot, then, what)
 
     def _there(

@@ -61,7 +61,7 @@ class LeasedRead:
     ) -> None:
         self._run, self._peer, self._world = run, run.peer, run.world
         self.info, self._revalidates = info, revalidates
-        self.flow_end = 0.0
+        self.flow_end = self.begun_at = 0.0
         self.flowing = False
         self.over = False
         self._runs = deque(runs_of(indices))
@@ -139,7 +139,7 @@ class LeasedRead:
         block = self._body.popleft()
         self._world.network.bring(
             self._world.scenario.origin.zone, None, self._peer, self._size(block),
-            self._world.origin_latency_s, self._came, (block,),
+            self.begun_at, self._world.origin_latency_s, self._came, (block,),
         )  # fmt: skip
         return self._size(self._body[0]) if self._body else 0
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class Sending:
     """A piece in hand for one child."""
 
-    __slots__ = ("flow_end", "flowing", "item", "link", "made", "peer", "serving")
+    __slots__ = ("begun_at", "flow_end", "flowing", "item", "link", "made", "peer", "serving")
 
     def __init__(self, serving: Serving, peer: PeerId, link: Link, item: Item) -> None:
         self.serving, self.peer, self.link, self.item = serving, peer, link, item
         self.made = serving.made(item[1])
-        self.flow_end = 0.0
+        self.flow_end = self.begun_at = 0.0
         self.flowing = False
 
     def block_sent(self) -> int:
@@ -88,8 +88,8 @@ class Serving:
         size_bytes = peer.store.size_of(index)
         other = sending.link.other(peer)
         peer.world.network.carry(
-            sending.link, peer, size_bytes, other.piece_arrived, peer, index, size_bytes,
-            sending.made, peer.lies,
+            sending.link, peer, size_bytes, sending.begun_at, other.piece_arrived, peer, index,
+            size_bytes, sending.made, peer.lies,
         )  # fmt: skip
         self._turns.sent(sending.peer, sending.item, peer.world.clock.now, whole=True)
         # Not from within the uplink's own step.
