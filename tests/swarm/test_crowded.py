@@ -136,3 +136,14 @@ async def test_mates_are_named_to_who_asks() -> None:
     assert run.posted == [ev.PeersNamed(answer.peers)]
     mates.says(PeerId("p1"), msg.Depart(info.version, True))
     assert run.posted[-1] == ev.ParentFull(PeerId("p1"))
+
+
+def test_few_parents_have_more_in_flight_each() -> None:
+    core = crowded(PARENTS_FEW - 1)
+    first = core.parents.joined[PeerId("p0")]
+    first.rate_bytes_s = 1.0
+    assert first.window(1 << 18) == 2
+    core.handle(ev.ParentJoined(ANN, PieceSet(12)), 0.0)
+    assert first.window(1 << 18) == 1
+    core.handle(ev.ParentGone(ANN), 0.0)
+    assert first.window(1 << 18) == 2
