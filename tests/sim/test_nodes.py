@@ -16,6 +16,13 @@ def test_whole_nodes_get_it_although_some_die() -> None:
     assert told["origin_copies"] <= 2.0
 
 
+def test_whole_nodes_in_cells_get_one_copy_although_some_die() -> None:
+    told = run_nodes(100, 2 << 20, kills=3, seed=1)
+    assert (told["right"], told["failed"]) == (97, 0)
+    assert told["cells"] >= 4
+    assert told["origin_copies"] <= 1.5, "eight pieces: what dead ones read is read again"
+
+
 def test_the_last_line_is_one_object_with_the_promised_keys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

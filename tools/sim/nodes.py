@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from peerd.origin.memory import MemoryOrigin
+from peerd.scheduler.keeper import KeeperCore
 from peerd.swarm.run import TaskRun
 from peerd.task import Ask, ask_for
 from tools.sim.nodes_net import Net, Node
@@ -48,6 +49,7 @@ async def _crowd(count: int, size_bytes: int, kills: int, seed: int) -> dict[str
                 await trio.sleep(0.02)
                 net.kill(victim)
         seconds = trio.current_time() - begin_s
+        cells = sum(_cells_kept(node.keepers.core) for node in nodes)
         nursery.cancel_scope.cancel()
     wanted = [run for number, run in runs.items() if nodes[number] not in victims]
     return {
@@ -56,9 +58,15 @@ async def _crowd(count: int, size_bytes: int, kills: int, seed: int) -> dict[str
         "failed": sum(run.error is not None or not run.finished.is_set() for run in wanted),
         "right": sum(_content(run) == content for run in wanted),
         "origin_copies": round(origin.bytes_read / size_bytes, 4),
+        "cells": cells,
         "seconds": round(seconds, 3),
         "seed": seed,
     }
+
+
+def _cells_kept(core: KeeperCore) -> int:
+    kept = (core.kept(task) for task in core.tasks_kept())
+    return sum(1 for each in kept if each is not None and each.cell)
 
 
 async def _get(node: Node, ask: Ask, runs: dict[int, TaskRun], number: int) -> None:
