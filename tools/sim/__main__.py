@@ -18,6 +18,8 @@ from peerd.units import parse_size
 from tools.sim.compare import difference, run_at
 from tools.sim.gossip import idle
 from tools.sim.nodes import run_nodes
+from tools.sim.policies import POLICIES, compare
+from tools.sim.policies import table as policy_table
 from tools.sim.report import result, table
 from tools.sim.scenario import Scenario, load, names, path_of
 from tools.sim.trace import Trace
@@ -35,6 +37,11 @@ def main(argv: list[str]) -> int:
                      help="another value for a field, as in peers.up_mbit_s=1000")  # fmt: skip
     run.add_argument("--trace", metavar="FILE", help="write what came to pass, line by line")
     run.add_argument("--compare", metavar="REV", help="also at that commit; prints what differs")
+    each = commands.add_parser("policies", help="each policy of a swarm, with and without it")
+    each.add_argument("--peers", type=int, default=16)
+    each.add_argument("--seeds", type=int, default=3, help="so many runs each; the means are told")
+    each.add_argument("--size", default="64MiB")
+    each.add_argument("--only", metavar="WORD", default="", help="those with it in their name")
     talk = commands.add_parser("gossip", help="the gossip cores alone, idle; --peers 1000")
     talk.add_argument("--peers", type=int, default=100)
     whole = commands.add_parser("nodes", help="whole nodes under a clock that jumps; --peers 16")
@@ -43,6 +50,7 @@ def main(argv: list[str]) -> int:
     whole.add_argument("--kill", type=int, default=0, metavar="N", help="so many die meanwhile")
     for command in (run, talk, whole):
         command.add_argument("--seed", type=int, default=1)
+    for command in (run, each, talk, whole):
         command.add_argument("--json", action="store_true", help="one object, on the last line")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
@@ -59,7 +67,7 @@ def main(argv: list[str]) -> int:
         return _say(words, told, arguments.json)
     gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
     try:
-        return _run(arguments)
+        return _policies(arguments) if arguments.command == "policies" else _run(arguments)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -71,6 +79,21 @@ def _say(words: str, told: dict[str, Any], as_json: bool) -> int:
     sys.stdout.write(words.format(**told) + "\n")
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
+    return 0
+
+
+def _policies(arguments: argparse.Namespace) -> int:
+    """A line each; the first number is with the policy, the second without."""
+    changes = {"peers.count": str(arguments.peers), "size": arguments.size}
+    lines = []
+    for policy in POLICIES:
+        if arguments.only not in policy.name:
+            continue
+        lines.append(compare(policy, changes, arguments.seeds))
+        sys.stderr.write(f"{policy.name}: {lines[-1].worse():.3f} x without it\n")
+    sys.stdout.write(policy_table(lines) + "\n")
+    if arguments.json:
+        sys.stdout.write(json.dumps({"policies": [line.told() for line in lines]}) + "\n")
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from tools.sim.bounds import moment
 from tools.sim.clock import START_S
 from tools.sim.scenario import Happening
 
@@ -81,10 +82,12 @@ class Happenings:
         if not isinstance(happening.who, str):
             side = {peer.number: int(peer.number in happening.who) for peer in peers}
         self._world.network.partition(side)
+        self._world.moments.append(moment(self._world))
 
     def _heal(self, happening: Happening) -> None:
         world = self._world
         world.network.heal()
+        world.moments.append(moment(world))
         for peer in world.peers:
             if peer.alive:
                 world.clock.after(world.rng.random() * HEAL_S, peer.guarded(peer.views.heal))

@@ -21,6 +21,7 @@ from peerd.scheduler.service import KEEPER_MESSAGES
 from peerd.signing import SigningKey
 from peerd.store.journal import GROUP_S
 from peerd.swarm import events as ev
+from tools.sim.along import Along
 from tools.sim.flows import Pipe, Uplink
 from tools.sim.keeping import Keeping
 from tools.sim.mates import Said
@@ -75,6 +76,8 @@ class SimPeer:
         self.store = Store()
         self.wants_at: float | None = None
         self.done_at: float | None = None
+        self.reads = number >= world.scenario.peers.count - world.scenario.peers.readers
+        self.along = Along(self)
         self.error = ""
         self.killed = 0
         self.alive = self.silent = self.comes_back = False

@@ -8,32 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tools.sim.along import QUARTER
+from tools.sim.bounds import group_bound_s, holders, own_bound_s, phases
 from tools.sim.clock import START_S
 from tools.sim.gossip import SAMPLE_MAX, SAMPLE_S, bytes_per_peer_s
-from tools.sim.peer import SimPeer
-from tools.sim.scenario import BYTES_PER_MBIT
 from tools.sim.world import World
-
-
-def group_bound_s(world: World) -> float:
-    """max(F/u_origin, F/d_min, N·F/(u_origin + Σu)), and F through a zone's link where one is."""
-    scenario, size = world.scenario, world.length_bytes
-    count = scenario.peers.count
-    origin = scenario.origin.up_mbit_s * BYTES_PER_MBIT
-    bounds = [size / origin, size / world.down_bytes_s]
-    bounds.append(count * size / (origin + count * world.up_bytes_s))
-    if scenario.network.zone_mbit_s is not None:
-        bounds.append(size / (scenario.network.zone_mbit_s * BYTES_PER_MBIT))
-    return max(bounds)
-
-
-def own_bound_s(world: World, peer: SimPeer) -> float:
-    """Of one that comes when others have it, or nobody: F/min(d, what can be sent to it)."""
-    assert peer.wants_at is not None
-    holders = sum(1 for p in world.peers if p.done_at is not None and p.done_at <= peer.wants_at)
-    origin = world.scenario.origin.up_mbit_s * BYTES_PER_MBIT
-    available = origin + holders * world.up_bytes_s
-    return world.length_bytes / min(world.down_bytes_s, available)
 
 
 def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
@@ -50,6 +29,20 @@ def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
     return sorted(((p.done_at or 0.0) - (p.wants_at or 0.0)) / own_bound_s(world, p) for p in done)
 
 
+def _newcomers(world: World) -> list[float]:
+    """Times over their own bound, sorted, of those who came when one copy was there."""
+    late = [p for p in world.peers if p.wants_at is not None and holders(world, p)]
+    times = ((p, p.done_at - p.wants_at) for p in late if p.done_at and p.wants_at)
+    return sorted(time_s / own_bound_s(world, p) for p, time_s in times)
+
+
+def readers_over_bound(world: World) -> list[float]:
+    """When a quarter was read along, over the least time that a downlink takes for it, sorted."""
+    least_s = world.length_bytes / QUARTER / world.down_bytes_s
+    readers = ((p.along.quarter_at, p.wants_at) for p in world.peers if p.reads)
+    return sorted((at - since) / least_s for at, since in readers if at and since)
+
+
 def quantile(values: list[float], share: float) -> float:
     """Of sorted values; 0.0 of none."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
@@ -59,6 +52,7 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
     """The keys of design.md, section 11, and some more."""
     times, size = times_over_bound(world), world.length_bytes
     survivors = times_over_bound(world, untroubled=True)
+    newcomers, readers = _newcomers(world), readers_over_bound(world)
     peers, seconds = world.peers, max(1e-9, world.clock.now - START_S)
     entered = {zone: pipe.carried_bytes / size for zone, pipe in world.network.into.items()}
     control = sum(peer.sent_control_bytes for peer in peers)
@@ -69,6 +63,9 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
             "max": round(times[-1], 4) if times else 0.0,
         },
         "survivors_max": round(survivors[-1], 4) if survivors else 0.0,
+        "newcomers": len(newcomers),
+        "newcomers_max": round(newcomers[-1], 4) if newcomers else 0.0,
+        "readers_max": round(readers[-1], 4) if readers else 0.0,
         "origin_copies": round(world.origin.sent_bytes / size, 4),
         "zone_copies": round(max(entered.values()), 4) if len(entered) > 1 else 0.0,
         "zones": {zone: round(copies, 4) for zone, copies in entered.items() if zone},
@@ -83,6 +80,9 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "peers": len(peers),
         "seed": world.seed,
         "bound_s": round(group_bound_s(world), 3),
+        "phases": [[round(each, 3) for each in phase] for phase in phases(world)]
+        if world.moments
+        else [],
         "seconds": round(seconds, 3),
         "peer_cpu_share_max": round(max(peer.cpu_s for peer in peers) / seconds, 4),
         "steps": world.clock.steps,
@@ -115,5 +115,13 @@ def table(name: str, row: dict[str, Any]) -> str:
         f"  {row['seconds']} s in {row['cpu_s']} s of CPU, {row['steps']} steps; "
         f"trace {row['trace'][:12]}",
     ]
+    if row["newcomers"] and row["newcomers_max"]:
+        lines.append(
+            f"  {row['newcomers']} came to a copy: at most {row['newcomers_max']} x own bound"
+        )
+    if row["readers_max"]:
+        lines.append(f"  a quarter was read along within {row['readers_max']} x its bound")
+    for took_s, least_s in row["phases"]:
+        lines.append(f"  between partition and heal: {took_s} s, at least {least_s} s")
     lines += [f"  protocol error: {line}" for line in row["protocol_errors"][:5]]
     return "\n".join(lines)

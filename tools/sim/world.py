@@ -18,6 +18,7 @@ from peerd.rendezvous import ranked
 from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
 from peerd.task import Ask, TaskSpec, task_id
+from tools.sim.bounds import Moment
 from tools.sim.clock import START_S, Clock
 from tools.sim.flows import Uplink
 from tools.sim.happenings import Happenings
@@ -56,6 +57,7 @@ class World:
         self._known: list[SimPeer] = []
         self._live: tuple[Member, ...] = ()
         self.happenings = Happenings(self)
+        self.moments: list[Moment] = []
         self._people()
         first = self.peers[0]
         self.nobody = Attestation("0" * 64, 0, bytes(32), first.own, bytes(64))  # type: ignore[arg-type]
@@ -143,6 +145,7 @@ class World:
             self.happenings.progressed(self.pieces_held)
         source = "origin" if sender is None else self.network.peers[sender].number
         self.trace.note(self.clock.now, peer.number, "holds", index, source)
+        peer.along.go_on()
 
     def completed(self, peer: SimPeer) -> None:
         if peer.done_at is None:
