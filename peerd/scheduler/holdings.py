@@ -1,8 +1,9 @@
 """Which complete versions are registered where: the directory, from a holder's side.
 
-Always: every version held is registered at the first two members in its task's order and at this
-peer itself (who answers when others ask who holds it), again when they change, and once more after
-they were lost; registrations go out in batches.
+Always: every version held is registered at this peer itself (who answers when others ask who holds
+it) and at the first two members in its task's order, again when they change, and once more after
+they were lost; but where the group has cells, at those two only by who stood for one at the task's
+keeper: as many as it hears of (ADR 0015). Registrations go out in batches.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ class Directory:
     def __init__(self, own: PeerId, zone: str, seed: bool) -> None:
         self._own, self._zone, self._seed = own, zone, seed
         self._held: dict[TaskId, VersionInfo] = {}
+        self._here_only: set[TaskId] = set()
         self._told: dict[TaskId, set[PeerId]] = {}
 
-    def hold(self, version: VersionInfo) -> None:
+    def hold(self, version: VersionInfo, *, here_only: bool = False) -> None:
         self._held[version.task] = version
+        self._here_only.discard(version.task)
+        if here_only:
+            self._here_only.add(version.task)
         self._told.pop(version.task, None)
 
     def drop(self, task: TaskId) -> set[PeerId]:
         """It is held no more; returns who has to be told."""
         self._held.pop(task, None)
+        self._here_only.discard(task)
         return self._told.pop(task, set())
 
     def lost(self, peer: PeerId) -> None:
@@ -51,7 +57,8 @@ class Directory:
         members = list(live)
         missing: dict[PeerId, list[VersionInfo]] = {}
         for task, version in self._held.items():
-            places = {self._own, *ranked(members, task, PLACES)}
+            first = () if task in self._here_only else ranked(members, task, PLACES)
+            places = {self._own, *first}
             told = self._told.setdefault(task, set())
             for peer in places - told:
                 missing.setdefault(peer, []).append(version)

@@ -99,6 +99,11 @@ class Ladder:
         return self._rungs[-1].seeker.keeper if self._at_top() else None
 
     @property
+    def stands_below(self) -> bool:
+        """Whether it is heard by the keeper of a cell alone."""
+        return bool(self._rungs) and not self._at_top()
+
+    @property
     def term(self) -> int:
         return self._rungs[-1].seeker.term if self._rungs else 0
 

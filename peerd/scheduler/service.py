@@ -180,8 +180,9 @@ class KeeperService:
 
     def holds(self, version: VersionInfo) -> None:
         """A complete version is held: registered now, and after changes in the group."""
+        found = self._seekers.get(version.task)
         self.let_be(version.task)
-        self._directory.hold(version)
+        self._directory.hold(version, here_only=found is not None and found[1].stands_below)
         self._register_soon()
 
     def dropped(self, task: TaskId) -> None:

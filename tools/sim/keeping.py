@@ -84,8 +84,9 @@ class Keeping:
         return found[1].term if found else 0
 
     def holds(self, version: VersionInfo) -> None:
+        found = self._seekers.get(version.task)
         self.let_be(version.task)
-        self._directory.hold(version)
+        self._directory.hold(version, here_only=found is not None and found[1].stands_below)
         self._register_soon()
 
     # --- what links and membership bring
