@@ -63,7 +63,7 @@ def plan(kept: Kept, now: float) -> None:
 
 def _wants_more(kept: Kept, entry: Entry, now: float) -> bool:
     held = kept.book.by_holder
-    if entry.peer not in held and len(held) >= kept.config.readers_max:
+    if entry.peer not in held and len(held) >= kept.config.bringers_max:
         return False
     return entry.lost_at is None and entry.cool_until <= now and kept.roster.trusted(entry.peer)
 

@@ -95,7 +95,10 @@ Order = Send
 class KeeperConfig:
     """Every figure of a keeper, with its source."""
 
-    readers_max: int = 12  # reference/peers.md: 8–16 at once for 8 to 64 peers, all together.
+    readers_first: int = 12  # reference/peers.md: 8–16 at once for 8 to 64 peers, all together.
+    readers_min: int = 8  # The same; fewer do not spread what they read fast enough.
+    readers_max: int = 24  # Guess: what a gigabit origin can give to peers of 50 Mbit/s.
+    bringers_max: int = 12  # As `readers_first`.
     ramp_first: int = 2  # Reads at once before a piece is there. Simulated: 24 are 24 pieces' time.
     leases_each_min: int = 2  # One being read, one queued: no round trip between extents.
     leases_each_max: int = 8  # Alone, eight keep an origin busy (Guess; peers.md: 8 readers).

@@ -6,6 +6,8 @@ piece that a member holds or reads; only who asked, is not refused, blocked, los
 
 from __future__ import annotations
 
+from itertools import islice
+
 from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
 from peerd.scheduler import keeper_borders as borders
@@ -148,7 +150,7 @@ def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[E
     each = max(config.leases_each_min, min(config.leases_each_max, each))
     best: Entry | None = None
     others = False
-    for peer, leases in held.items():
+    for peer, leases in islice(held.items(), kept.width.readers):
         entry = roster.entries.get(peer)
         if entry is None or not _fits(kept, entry, now, fresh_voice, behind):
             continue
@@ -158,7 +160,7 @@ def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[E
             continue
         if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
             best = entry
-    if len(held) >= config.readers_max:
+    if len(held) >= kept.width.readers:
         return best, others
     fresh = _first(kept, roster.waiting_seeds, now, fresh_voice, behind)
     if fresh is None and (best is None or not best.seed):
@@ -190,7 +192,7 @@ def _fits(kept: Kept, entry: Entry, now: float, fresh_voice: bool, behind: bool)
 def _audit(kept: Kept, now: float) -> None:
     idle = 0
     for check in list(kept.audits.pending):
-        if idle >= CHECKS_IDLE_MAX or len(kept.audits.running) >= kept.config.readers_max:
+        if idle >= CHECKS_IDLE_MAX or len(kept.audits.running) >= kept.width.readers:
             break
         if check.dispute and not check.genuine():
             kept.audits.pending.remove(check)

@@ -27,7 +27,7 @@ FAR_TIMES = 4
 """So many times what others need, for readers of a zone that has no times of its own. Guess."""
 SLOW_TIMES = 3
 """Who takes so many times as long for a piece as others do is slow; less is chance. Guess."""
-READERS_REMEMBERED = 16
+READERS_REMEMBERED = 32
 """Above `readers_max`: whoever reads now is among them."""
 TAKERS_SCANNED_MAX = 64
 """So many of those who ask are looked at for one that could take a lease over. Guess."""
@@ -52,10 +52,18 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
     entry.pace_s = pace_s
     lease.made_at = entry.made_at = now
     entry.read |= bits
+    kept.width.made(bits.bit_count(), now, wanted=_more_would_read(kept))
     kept.readers.pop(entry.peer, None)
     kept.readers[entry.peer] = now
     while len(kept.readers) > READERS_REMEMBERED:
         del kept.readers[next(iter(kept.readers))]
+
+
+def _more_would_read(kept: Kept) -> bool:
+    """Whether it is the number of readers that holds members back."""
+    if len(kept.book.by_holder) < kept.width.readers or kept.book.drained:
+        return False
+    return bool(kept.roster.waiting or kept.roster.waiting_seeds)
 
 
 def _took(kept: Kept, zone: str, for_s: float) -> None:
@@ -135,7 +143,7 @@ def may_try(kept: Kept, entry: Entry, now: float) -> bool:
         return True
     if not others_read(kept, entry.peer, now - kept.config.failure_forget_s):
         return True
-    few = kept.book.extents_waiting <= kept.config.readers_max
+    few = kept.book.extents_waiting <= kept.config.readers_first
     return not few and entry.peer not in kept.book.by_holder
 
 

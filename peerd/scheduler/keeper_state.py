@@ -28,6 +28,7 @@ from peerd.manifest import VersionInfo
 from peerd.scheduler.cell_state import CellState
 from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
+from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Entry, Roster
@@ -88,6 +89,7 @@ class Kept:
     roster: Roster
     book: LeaseBook
     audits: Audits
+    width: Width
     wide: TaskId
     spec: TaskSpec | None = None
     scope: str = ""

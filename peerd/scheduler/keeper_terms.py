@@ -19,6 +19,7 @@ from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
 from peerd.scheduler.keeper_members import adopt
 from peerd.scheduler.keeper_seat import Copy, Seat
 from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, Timer
+from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import LeaseBook
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Roster
@@ -55,8 +56,8 @@ def start(
     kept = Kept(
         own=own, task=seat.task, term=seat.term_heard, config=config, rng=rng, members=live,
         out=out, story=seat.story, roster=Roster(config, rng),
-        book=LeaseBook(rng.getrandbits(32) << 20 | 1), audits=Audits(config, rng), spec=spec,
-        scope=seat.scope, zone=zone, cell=cell, wide=seat.wide,
+        book=LeaseBook(rng.getrandbits(32) << 20 | 1), audits=Audits(config, rng),
+        width=Width(config), spec=spec, scope=seat.scope, zone=zone, cell=cell, wide=seat.wide,
     )  # fmt: skip
     kept.say(now, f"keeps it, term {kept.term}")
     copies.sort(key=lambda copy: -copy.state.term)
