@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools.sim.clock import START_S, Clock, Timer
-from tools.sim.flows import Pipe, Uplink
+from tools.sim.flows import Pipe, Uplink, mathis_bytes_s
 
 
 class Blocks:
@@ -96,3 +96,9 @@ def test_steps_of_one_time_run_in_their_order(count: int) -> None:
         clock.after(1.0, ran.append, number)
     run(clock)
     assert ran == list(range(count))
+
+
+def test_a_lossy_connection_carries_what_mathis_says() -> None:
+    assert mathis_bytes_s(0.01, 0.08) == pytest.approx(221_700, rel=0.001), "1.8 Mbit/s"
+    assert mathis_bytes_s(0.04, 0.08) == pytest.approx(mathis_bytes_s(0.01, 0.08) / 2)
+    assert mathis_bytes_s(0.01, 0.04) == pytest.approx(mathis_bytes_s(0.01, 0.08) * 2)

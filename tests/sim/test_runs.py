@@ -87,8 +87,27 @@ def test_four_zones_and_what_enters_them() -> None:
     assert row["zone_copies"] <= 1.25
 
 
+def test_loss_between_zones_bounds_each_connection() -> None:
+    far = {"peers__count": "4", "network__zones": "2", "network__zone_latency_ms": "40"}
+    clean = run("zones", size="8MiB", **far)
+    lossy = run("zones", size="8MiB", network__zone_loss="0.01", **far)
+    assert lossy["time_over_bound"]["max"] > 1.2 * clean["time_over_bound"]["max"]
+
+
+def test_a_partition_is_measured_against_what_its_sides_could_do() -> None:
+    row = run("partition", peers__count="8", size="64MiB")
+    assert len(row["phases"]) == 3, "before, during and after"
+    for took_s, least_s in row["phases"]:
+        assert took_s >= 0.99 * least_s, "faster than physics"
+    assert row["bound_s"] == pytest.approx(sum(each for _, each in row["phases"]), abs=0.01)
+    assert row["bound_s"] > 1.2 * row["phases"][2][1], "both sides had to read what they had"
+    assert 1.0 <= row["time_over_bound"]["max"] <= 1.4
+
+
 @pytest.mark.parametrize("name", ["arrivals", "staggered"])
 def test_newcomers_are_measured_against_their_own_bound(name: str) -> None:
     row = run(name, peers__count="6", arrivals__within_s="60.0")
     assert row["origin_copies"] <= 1.02
     assert row["time_over_bound"]["p50"] <= 2.0
+    assert 0 < row["newcomers"] < 6
+    assert 1.0 <= row["newcomers_max"] <= 1.2

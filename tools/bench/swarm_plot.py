@@ -14,6 +14,7 @@ def plot(rows: list[dict[str, Any]], told: dict[str, Any], path: Path) -> None:
         matplotlib: Any = importlib.import_module("matplotlib")
         matplotlib.use("Agg")
         pyplot: Any = importlib.import_module("matplotlib.pyplot")
+        ticker: Any = importlib.import_module("matplotlib.ticker")
     except ImportError as error:
         raise UsageError("--plot needs matplotlib: type make setup-lab") from error
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
@@ -38,8 +39,11 @@ def plot(rows: list[dict[str, Any]], told: dict[str, Any], path: Path) -> None:
               label="physical bound")  # fmt: skip
     axes.set_xlabel("peers")
     axes.set_ylabel("seconds until all have it (median, least, most)")
+    # What takes N times as long would leave no room to tell the others apart.
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.set_xticks([row["peers"] for row in first])
-    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
     axes.legend()
     axes.set_title(f"{told['command']}\n{told['date']}, {told['machine']}", fontsize=7)
     figure.savefig(path, dpi=120)

@@ -20,7 +20,7 @@ from peerd.link.link import LinkLimits
 from peerd.link.messages import Message, encode_message
 from peerd.swarm.events import ParentHas
 from tools.sim.clock import Clock
-from tools.sim.flows import Pipe
+from tools.sim.flows import Pipe, mathis_bytes_s
 from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ REFUSED_S: Final = 0.002
 class Link:
     """Two peers that are connected."""
 
-    __slots__ = ("held", "latency_s", "one", "two", "up")
+    __slots__ = ("held", "latency_s", "one", "to_one", "to_two", "two", "up")
 
-    def __init__(self, one: SimPeer, two: SimPeer, latency_s: float) -> None:
+    def __init__(
+        self, one: SimPeer, two: SimPeer, latency_s: float, most_bytes_s: float | None
+    ) -> None:
+        """`most_bytes_s`: what its connection carries each way, where that is bounded."""
         self.one, self.two, self.latency_s = one, two, latency_s
         self.up = True
+        self.to_one = Pipe(most_bytes_s) if most_bytes_s else None
+        self.to_two = Pipe(most_bytes_s) if most_bytes_s else None
         self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     def other(self, peer: SimPeer) -> SimPeer:
@@ -69,6 +74,9 @@ class Network:
         rate = (network.zone_mbit_s or 1e9) * BYTES_PER_MBIT
         self.into = {zone: Pipe(rate) for zone in zone_names(scenario)}
         self.out_of = {zone: Pipe(rate) for zone in zone_names(scenario)}
+        self._lossy_bytes_s: float | None = None
+        if network.zone_loss and self._far_s:
+            self._lossy_bytes_s = mathis_bytes_s(network.zone_loss, 2 * self._far_s)
         self._dialling: dict[tuple[int, int, int], list[Callable[[bool], None]]] = {}
 
     def latency_s(self, one: SimPeer, two: SimPeer) -> float:
@@ -108,7 +116,8 @@ class Network:
             return
         up = other.own in peer.links
         if not up and other.alive and not other.silent and not self.cut(peer, other):
-            link = Link(peer, other, self.latency_s(peer, other))
+            most_bytes_s = self._lossy_bytes_s if peer.zone != other.zone else None
+            link = Link(peer, other, self.latency_s(peer, other), most_bytes_s)
             peer.links[other.own] = other.links[peer.own] = link
             peer.views.reachable(other.own)
             other.views.reachable(peer.own)
@@ -245,7 +254,15 @@ class Network:
         if link.held or (self.side and self.cut(peer, other)):
             link.held.append((self._into, (link, other, size_bytes, begun_at, then, what)))
             return
-        self.bring(peer.zone, link, other, size_bytes, begun_at, link.latency_s, then, what)
+        way = link.to_one if other is link.one else link.to_two
+        if way is None:
+            self.bring(peer.zone, link, other, size_bytes, begun_at, link.latency_s, then, what)
+            return
+        at = way.through(size_bytes, self.clock.now, begun_at)
+        begun_at = max(begun_at, at - size_bytes / way.rate_bytes_s)
+        self.clock.at(
+            at, self.bring, peer.zone, link, other, size_bytes, begun_at, link.latency_s, then, what
+        )
 
     def bring(
         self, zone: str, link: Link | None, other: SimPeer, size_bytes: int, begun_at: float,

@@ -47,12 +47,14 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way latencies. `zones` equal parts; `zone_mbit_s` into and out of each."""
+    """One way latencies. `zones` equal parts; `zone_mbit_s` into and out of each; `zone_loss` of
+    the packets between them, which bounds each connection (flows.mathis_bytes_s)."""
 
     latency_ms: Millis = 0.2
     zones: Annotated[int, Meta(ge=1, le=64)] = 1
     zone_latency_ms: Millis = 10.0
     zone_mbit_s: Rate | None = None
+    zone_loss: Annotated[float, Meta(ge=0, le=0.1)] = 0.0
 
 
 class Arrivals(Struct, frozen=True, forbid_unknown_fields=True):
