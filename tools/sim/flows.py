@@ -13,6 +13,7 @@ start, no headers; of loss only what it makes of a connection's rate, not what i
 from __future__ import annotations
 
 import heapq
+from math import sqrt
 from typing import Final, Protocol
 
 from tools.sim.clock import Clock, Timer
@@ -26,7 +27,7 @@ def mathis_bytes_s(loss: float, round_trip_s: float) -> float:
     over √loss a round trip (Mathis, Semke, Mahdavi and Ott, «The macroscopic behavior of the TCP
     congestion avoidance algorithm», 1997). Linux's CUBIC is no faster at 1 % and 80 ms: its own
     window is 5 segments there, so that it goes by Reno's (RFC 9438, section 4.3)."""
-    return SEGMENT_BYTES / round_trip_s * (1.5 / loss) ** 0.5
+    return SEGMENT_BYTES / round_trip_s * sqrt(1.5 / loss)
 
 
 class Flow(Protocol):
