@@ -56,7 +56,7 @@ def enrol(kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
         kept.failures[peer] = ("origin-refused", "the origin refuses this caller", now)
     _register_leases(kept, entry, message, now)
     _doubt_age(kept, message, now)
-    entry.cell_keeper = message.cell_keeper
+    entry.cell_keeper = message.cell_keeper if message.cell_keeper in kept.members else None
     if kept.cell:
         cells.enrolled(kept, entry, message, now)
     _answer(kept, entry, message, now)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import trio
 
 from peerd.errors import PeerdError, PeerUnreachable, RemoteProtocolError
-from peerd.ids import PeerId
+from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
@@ -60,6 +60,7 @@ class Mates:
         self._greeted: dict[PeerId, float] = {}
         self._early: dict[PeerId, msg.Join] = {}
         self._fresh: dict[int, PeerId | None] = {}
+        self._asked: PeerId | None = None
 
     def version_opened(self) -> None:
         """All is said anew; who joined before the version was known here is in."""
@@ -116,7 +117,14 @@ class Mates:
             case msg.MatesAsk(version=version):
                 self.send(peer, msg.Mates(version, self._named(peer)))
             case msg.Mates(peers=peers):
-                self._run.post(ev.PeersNamed(peers))
+                if peer == self._asked:  # Whom to dial is said to who asks, once.
+                    self._asked = None
+                    self._run.post(ev.PeersNamed(peers))
+
+    def ask(self, peer: PeerId, version: VersionId) -> None:
+        """Whom it knows, whom we might dial."""
+        self._asked = peer
+        self.send(peer, msg.MatesAsk(version))
 
     def left(self, peer: PeerId, words: msg.Depart) -> None:
         """Nothing more is said to it."""

@@ -292,7 +292,7 @@ class TaskRun(TaskMember):
                 self.mates.join_again()
             case ev.AskMates(peer=peer):
                 assert self.stored is not None
-                self.mates.send(peer, msg.MatesAsk(self.stored.info.version))
+                self.mates.ask(peer, self.stored.info.version)
             case ev.Drop(peer=peer, words=words):
                 self._drop(peer, words)
             case ev.Complain(peer=peer, words=words):

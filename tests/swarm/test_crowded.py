@@ -133,6 +133,10 @@ async def test_mates_are_named_to_who_asks() -> None:
     assert isinstance(answer, msg.Mates)
     assert {each.peer for each in answer.peers} == {"p1", "p2"}
     mates.says(PeerId("p1"), msg.Mates(info.version, answer.peers))
+    assert run.posted == [], "nobody asked it"
+    mates.ask(PeerId("p1"), info.version)
+    for _ in range(2):
+        mates.says(PeerId("p1"), msg.Mates(info.version, answer.peers))
     assert run.posted == [ev.PeersNamed(answer.peers)]
     mates.says(PeerId("p1"), msg.Depart(info.version, True))
     assert run.posted[-1] == ev.ParentFull(PeerId("p1"))
