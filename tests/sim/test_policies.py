@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools.sim.__main__ import simulate
-from tools.sim.policies import POLICIES
+from tools.sim.policies import POLICIES, compare
 from tools.sim.scenario import load
 
 
@@ -15,3 +17,15 @@ def test_taken_away_and_given_back_a_run_is_what_it_was() -> None:
             with each.taken_away():
                 assert simulate(scenario, 1)["trace"] != before, f"{each.name} changes nothing"
     assert simulate(scenario, 1)["trace"] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("reader's window", 1.3), ("cancel breaks off", 2.0), ("lingering", 3.0)],
+)
+def test_without_the_policy_there_is_more_of_what_it_is_against(name: str, least: float) -> None:
+    [policy] = [each for each in POLICIES if each.name == name]
+    line = compare(policy, {"peers.count": "12", "size": "16MiB"}, seeds=2)
+    print(line.told())
+    assert line.having["failed"] == 0
+    assert line.worse() >= least

@@ -179,7 +179,7 @@ class Line:
     def worse(self) -> float:
         """Without it, so many times as much of what it is for."""
         measure = self.policy.measure
-        return self.lacking[measure] / max(1e-9, self.having[measure])
+        return self.lacking[measure] / max(1e-3, self.having[measure])
 
     def told(self) -> dict[str, Any]:
         policy = self.policy
