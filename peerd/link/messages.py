@@ -50,6 +50,7 @@ from peerd.link.swarm_messages import Request as Request
 from peerd.link.swarm_messages import RosterPeer as RosterPeer
 from peerd.link.swarm_messages import WireZone
 from peerd.manifest import Attestation, VersionInfo
+from peerd.pieces import PIECE_COUNT_MAX
 from peerd.task import TaskSpec
 
 Peers = Annotated[tuple[WirePeerId, ...], Meta(max_length=16)]
@@ -283,6 +284,18 @@ class BringAsk(LinkMessage, frozen=True, tag=31):
     seen: WireBitmap
 
 
+class HedgeAsk(LinkMessage, frozen=True, tag=35):
+    """Let me read these, which only slow peers have: I would have them `expected_s` after I began,
+    when I lacked `lacking` pieces. Answered with grants, or not at all."""
+
+    task: WireTaskId
+    term: WireTerm
+    version: WireVersionId
+    indices: Annotated[tuple[WireIndex, ...], Meta(max_length=64)]
+    expected_s: Annotated[tuple[WireSeconds, ...], Meta(max_length=64)]
+    lacking: Annotated[int, Meta(ge=1, le=PIECE_COUNT_MAX)]
+
+
 class Withdraw(LinkMessage, frozen=True, tag=24):
     """I left the swarm and hold nothing of this task any more."""
 
@@ -351,7 +364,7 @@ Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
-    | BringAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
+    | BringAsk | HedgeAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
     | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
@@ -359,7 +372,7 @@ Message = (
 _DECODER: Decoder[Any] = Decoder(Message)
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
-    BringAsk, Withdraw, Holdings, Probe, KeeperState, Sample,
+    BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

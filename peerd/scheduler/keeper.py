@@ -19,19 +19,10 @@ from math import inf
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
-    BringAsk,
-    Complaint,
-    Dispute,
-    Doubted,
-    Ended,
     Enrol,
     Holdings,
     KeeperState,
-    LeaseAsk,
-    LeaseReport,
     Probe,
-    Progress,
-    Resolved,
     Sample,
     Withdraw,
 )
@@ -41,7 +32,7 @@ from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_news as news
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
-from peerd.scheduler.keeper_door import MembersDoor
+from peerd.scheduler.keeper_door import MembersDoor, OfMember
 from peerd.scheduler.keeper_events import (
     Event,
     Hinted,
@@ -85,9 +76,7 @@ class KeeperCore(MembersDoor):
                         self._sampled(peer, message, now)
                     case Withdraw():
                         self._withdrawn(peer, message, now)
-                    case LeaseAsk() | LeaseReport() | Resolved() | Ended():
-                        self._from_member(peer, message, now)
-                    case Progress() | Dispute() | Complaint() | Doubted() | BringAsk():
+                    case _ if isinstance(message, OfMember):
                         self._from_member(peer, message, now)
                     case _:
                         raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")

@@ -68,6 +68,7 @@ class Audits:
         self._rest: dict[PeerId, list[Attestation]] = {}
         self.pieces_audited = 0
         self.pieces_disputed = 0
+        self.pieces_hedged = 0
         self._budget = 0
         self._dispute_budget = 0
         self._config = config

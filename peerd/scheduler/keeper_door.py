@@ -15,6 +15,7 @@ from peerd.link.messages import (
     Doubted,
     Ended,
     Enrol,
+    HedgeAsk,
     Holdings,
     LeaseAsk,
     LeaseReport,
@@ -26,14 +27,24 @@ from peerd.link.messages import (
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_cells as cells
+from peerd.scheduler import keeper_hedges as hedges
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
 from peerd.scheduler.keeper_seat import ORDER_KEPT, Seat
 from peerd.scheduler.keeper_table import KeeperTable
 from peerd.task import Ask, task_id, task_of_digest
 
-_OfMember = (
-    LeaseAsk | LeaseReport | Resolved | Ended | Progress | Dispute | Complaint | Doubted | BringAsk
+OfMember = (
+    LeaseAsk
+    | LeaseReport
+    | Resolved
+    | Ended
+    | Progress
+    | Dispute
+    | Complaint
+    | Doubted
+    | BringAsk
+    | HedgeAsk
 )
 
 
@@ -54,7 +65,7 @@ class MembersDoor(KeeperTable):
         seat.wide = wide
         return seat
 
-    def _from_member(self, peer: PeerId, message: _OfMember, now: float) -> None:
+    def _from_member(self, peer: PeerId, message: OfMember, now: float) -> None:
         task = message.version.task if isinstance(message, Ended) else message.task
         seat = self._seats.get(task)
         kept = seat.kept if seat is not None else None
@@ -63,7 +74,7 @@ class MembersDoor(KeeperTable):
             self._not_a_member(seat, peer, message, now)
             return
         if kept.cell and not isinstance(message, Progress | Complaint):
-            if isinstance(message, Dispute | Doubted):
+            if isinstance(message, Dispute | Doubted | HedgeAsk):
                 cells.let_speak(kept, entry)
             return
         match message:
@@ -73,6 +84,8 @@ class MembersDoor(KeeperTable):
                     kept.line_up(entry, now)
             case BringAsk():
                 borders.ask(kept, entry, message, now)
+            case HedgeAsk():
+                hedges.ask(kept, entry, message, now)
             case LeaseReport():
                 outcomes.report(kept, entry, message, now)
             case Resolved():
@@ -116,9 +129,7 @@ class MembersDoor(KeeperTable):
         if wide is not None and wide.kept is not None:
             cells.sampled(wide.kept, peer, message)
 
-    def _not_a_member(
-        self, seat: Seat | None, peer: PeerId, message: _OfMember, now: float
-    ) -> None:
+    def _not_a_member(self, seat: Seat | None, peer: PeerId, message: OfMember, now: float) -> None:
         """It takes this peer for its keeper: send it to who is, or have it enrol again."""
         if isinstance(message, Ended | Progress | Dispute | Complaint | Doubted) or (
             seat is not None and seat.waiting

@@ -75,7 +75,8 @@ class Kept:
     `cell` of the group (or of that zone), or all; `wide` is the seat of the whole that a cell is
     a part of. `took_s` is what the last leases of each zone's readers took, `readers` who read
     pieces last, and when (keeper_pace); `spread` are the pieces that two hold, `rescued` those to
-    be read again for they do not spread (keeper_spread); `bringers` ask to bring pieces into it.
+    be read again for they do not spread (keeper_spread), `hedged` those that were granted though
+    somebody holds them (keeper_hedges); `bringers` ask to bring pieces into it.
     """
 
     own: PeerId
@@ -115,6 +116,7 @@ class Kept:
     readers: dict[PeerId, float] = field(default_factory=dict)
     spread: int = 0
     rescued: int = 0
+    hedged: int = 0
     looked_at: float = -inf
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
@@ -209,7 +211,7 @@ class Kept:
         count = self.count
         self.roster.begin(count)
         self.audits.begin(count, self.parallel)
-        self.spread = self.rescued = 0
+        self.spread = self.rescued = self.hedged = 0
         if self.parallel and count and not self.scope:
             self.book.cut(count, f"{self.own}/{self.task}")
         else:
@@ -352,7 +354,8 @@ class Kept:
 
     def unneeded_reads(self) -> dict[str, int]:
         """Pieces granted again, by reason, and reads to check what others said."""
-        checks = {"audit": self.audits.pieces_audited, "dispute": self.audits.pieces_disputed}
+        checks = {"audit": self.audits.pieces_audited, "dispute": self.audits.pieces_disputed,
+                  "hedge": self.audits.pieces_hedged}  # fmt: skip
         return self.book.again | {reason: pieces for reason, pieces in checks.items() if pieces}
 
     def validate(self) -> None:

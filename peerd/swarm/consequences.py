@@ -18,6 +18,7 @@ from peerd.swarm.borders import Borders
 from peerd.swarm.parents import Parent, Parents
 from peerd.swarm.picker import Picker
 from peerd.swarm.requests import Requests
+from peerd.swarm.watchdog import Watchdog
 from peerd.units import MIB
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Consequences:
         self._rng = rng
         self._reading: dict[int, tuple[int, ...]] = {}
         self._early: list[ev.LeaseGranted] = []
+        self._watchdog: Watchdog | None = None
         self._told_all_held = False
         self._room = -1
         self._own_reads = 0

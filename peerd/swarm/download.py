@@ -17,6 +17,7 @@ from peerd.swarm.consequences import Consequences
 from peerd.swarm.parents import FAILURES_MAX, STALL_S, Parent
 from peerd.swarm.picker import Picker, PieceState
 from peerd.swarm.requests import RESCUE_EVERY_S
+from peerd.swarm.watchdog import Watchdog
 
 
 class Download(Consequences):
@@ -45,6 +46,11 @@ class Download(Consequences):
             orders += self._go_on(now)
             orders += self._requests.rescue(self._picker, length, now)
             orders += self._join_again(now)
+            if self._watchdog is not None and not self._open_ended():
+                reading = bool(self._reading)
+                orders += self._watchdog.look(
+                    self._picker, self.parents, length, now, reading=reading
+                )
             orders += self._ask_mates(now)
         return orders
 
@@ -59,6 +65,8 @@ class Download(Consequences):
         for parent in self.parents:
             if parent.in_flight and parent.active_at + STALL_S < due:
                 due = min(due, parent.stalls_at(length))
+        if self._watchdog is not None and not self._open_ended():
+            due = min(due, self._watchdog.due(self._picker, reading=bool(self._reading)))
         if self.borders:
             due = min(due, self.borders.deadline(), self.borders.asks_at(now))
         return min(due, self.parents.next_change(now))
@@ -70,6 +78,7 @@ class Download(Consequences):
         self.version = event.version
         count = event.version.piece_count
         self.picker = Picker(event.held.count if count is None else count, event.held, self._rng)
+        self._watchdog = Watchdog(event.version.version, len(self.picker.wanted), now)
         self._told_all_held = False
         self._room = -1
         self.leases.clear()
@@ -235,6 +244,8 @@ class Download(Consequences):
         wanted = tuple(i for i in extent if picker.state(i) is PieceState.WANTED)
         for index in wanted:
             picker.read(index)
+        if self._watchdog is not None:
+            self._watchdog.begun(now)
         self._reading[info.lease] = wanted
         return [*orders, ev.StartRead(info, wanted)]
 
@@ -248,6 +259,8 @@ class Download(Consequences):
     def _read(self, event: ev.PieceRead, now: float) -> list[ev.Order]:
         self._picker.grow(event.index + 1)
         self._own_reads |= 1 << event.index
+        if self._watchdog is not None:
+            self._watchdog.read(now)
         return self._hold(event.index, "from the origin")
 
     def _reader_at(self, event: ev.ReaderAt, now: float) -> list[ev.Order]:

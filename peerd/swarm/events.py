@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peerd.ids import PeerId, PieceIndex
-from peerd.link.messages import LeaseInfo, Outcome, RosterPeer
+from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
+from peerd.link.messages import HedgeAsk, LeaseInfo, Outcome, RosterPeer
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 
@@ -203,6 +203,20 @@ class AskLeases:
 
 
 @dataclass(frozen=True)
+class AskHedge:
+    """Ask the keeper to have these read again, for they would be here only so many seconds after
+    we began, when `lacking` pieces were to come."""
+
+    version: VersionId
+    indices: tuple[PieceIndex, ...]
+    expected_s: tuple[float, ...]
+    lacking: int
+
+    def message(self, task: TaskId, term: int) -> HedgeAsk:
+        return HedgeAsk(task, term, self.version, self.indices, self.expected_s, self.lacking)
+
+
+@dataclass(frozen=True)
 class AskBring:
     """Tell the scope's keeper how many leases to bring we want to hold, and what we see."""
 
@@ -270,6 +284,6 @@ class AllHeld:
 
 
 Order = (
-    Connect | RequestPieces | CancelPieces | AskLeases | AskBring | ReportBring | StartRead
-    | Announce | JoinAgain | AskMates | Drop | Complain | AllHeld
+    Connect | RequestPieces | CancelPieces | AskLeases | AskHedge | AskBring | ReportBring
+    | StartRead | Announce | JoinAgain | AskMates | Drop | Complain | AllHeld
 )  # fmt: skip

@@ -125,6 +125,10 @@ class Parent:
             owed_s = (ahead + 1) * piece_length_bytes / rate
             yield index, abs(owed_s - (now - max(self._since, asked_at if not ahead else 0.0)))
 
+    def silent_s(self, now: float) -> float:
+        """For how long it has owed a piece and sent none whole."""
+        return now - self._since if self.in_flight else 0.0
+
     def ask(self, index: int, now: float) -> None:
         """A piece is asked of it."""
         if not self.in_flight:

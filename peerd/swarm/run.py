@@ -280,6 +280,9 @@ class TaskRun(TaskMember):
                 self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
             case ev.AskLeases(room=room):
                 self.ask_leases(room)
+            case ev.AskHedge():
+                self.note(f"{len(order.indices)} pieces would come late: asking for a hedge")
+                self.tell_keeper(order.message(self.task, self.term()))
             case ev.AskBring():
                 self.scopes.ask(order)
             case ev.ReportBring():

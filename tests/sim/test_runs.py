@@ -113,3 +113,10 @@ def test_newcomers_are_measured_against_their_own_bound(name: str) -> None:
     assert row["time_over_bound"]["p50"] <= 2.0
     assert 0 < row["newcomers"] < 6
     assert 1.0 <= row["newcomers_max"] <= 1.2
+
+
+def test_one_slow_holder_makes_nobody_slower_than_a_plain_download() -> None:
+    """Promise 5, and promise 2: what it held counts as read once."""
+    row = run("hedge", size="256MiB")
+    assert row["time_over_bound"]["max"] <= 1.1 + 0.1 / row["bound_s"]
+    assert row["origin_copies"] + 0.014 <= 1.02

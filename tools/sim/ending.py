@@ -71,3 +71,8 @@ def condemn(run: Run, attester: PeerId, words: str) -> None:
     if attester != run.peer.own:
         run.post(ev.PeerCondemned(attester, words))
     run.state = "fetching"
+
+
+def ask_hedge(run: Run, order: ev.AskHedge) -> None:
+    """What is left would come late."""
+    run.tell_keeper(order.message(run.task, run.term()))

@@ -107,6 +107,14 @@ class Happenings:
         for peer in self._world.peers:
             peer.wake()
 
+    def _hold(self, happening: Happening) -> None:
+        world = self._world
+        for peer in self._who(happening):
+            peer.store.create(world.version_by(peer), world.nobody)
+            for index in range(int(happening.factor * world.count)):
+                world.held(peer, index, world.attest(peer, index), None)
+            peer.refused = peer.troubled = True
+
     def _lie(self, happening: Happening) -> None:
         for peer in self._who(happening):
             peer.lies = peer.troubled = True
@@ -137,6 +145,7 @@ _DOERS: Final[dict[str, Callable[[Happenings, Happening], None]]] = {
     "slow": Happenings._slow,
     "silence": Happenings._silence,
     "wake": Happenings._wake,
+    "hold": Happenings._hold,
     "lie": Happenings._lie,
     "misread": Happenings._misread,
 }

@@ -53,7 +53,7 @@ class Run:
         self.culprits: dict[PeerId, str] = {}
         self.confirmed = peer.world.spec.digest is not None
         self._complaints: dict[PeerId, str] = {}
-        self._access = Access.UNKNOWN
+        self._access = Access.REFUSED if peer.refused else Access.UNKNOWN
         self._pending: deque[ev.Event] = deque()
         self._draining = False
         self._told: PieceSet | None = None
@@ -389,6 +389,7 @@ _ORDERS: Final[dict[type, Callable[[Run, Any], None]]] = {
     ev.CancelPieces: Run._cancel,
     ev.AskLeases: Run._ask_leases,
     ev.AskBring: Run._ask_bring,
+    ev.AskHedge: ending.ask_hedge,
     ev.ReportBring: Run._report_bring,
     ev.StartRead: Run._start_read,
     ev.Announce: Run._announce,

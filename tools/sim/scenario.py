@@ -87,10 +87,11 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happens, at a time after the start or once so much is held by all together.
 
     `who`: numbers, or the keeper, a random peer, one that reads, the seeds. Killed peers come back
-    after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition.
+    after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition. `hold`:
+    it has `factor` of the content from before, and the origin refuses it the rest.
     """
 
-    do: Literal["kill", "partition", "heal", "slow", "silence", "wake", "lie", "misread"]
+    do: Literal["kill", "partition", "heal", "slow", "silence", "wake", "lie", "misread", "hold"]
     at_s: Seconds | None = None
     at_progress: Share | None = None
     who: Literal["keeper", "random", "reader", "seeds"] | list[Count] = "random"
