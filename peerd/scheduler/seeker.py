@@ -111,6 +111,9 @@ class SeekerConfig:
     """Every figure of a seeker, with its source."""
 
     answer_s: float = 3.0  # Guess: a dial, and a would-be keeper's probes (0.75 s).
+    quiet_s: float = 2.0  # design.md, 4.4: who waits so long unheard asks its keeper once more.
+    check_min_s: float = 2.0  # Guess: what an honest keeper's worst second may cost, twice.
+    check_times: float = 10.0  # … or so many times what it took to answer before. Guess.
     silence_s: float = 10.0  # Guess: more than twice what a keeper lets pass between two names.
     barred_s: float = 5.0  # Guess; doubles each time.
     barred_max_s: float = 60.0  # Guess.
@@ -143,7 +146,10 @@ class Seeker:
         self._retried: set[PeerId] = set()
         self._hops = 0
         self._waiting = False
-        self._sign_at = 0.0
+        self._sign_at = self._heard_at = 0.0
+        self._checking = False
+        self._asked_at = 0.0
+        self._check_took_s: float | None = None
 
     # --- the door
 
@@ -164,7 +170,7 @@ class Seeker:
                 return self._unreachable(peer, now)
             case Waiting(waiting=waiting):
                 if waiting and not self._waiting:
-                    self._sign_at = now
+                    self._sign_at = self._heard_at = now
                 self._waiting = waiting
                 return []
 
@@ -172,15 +178,19 @@ class Seeker:
         if self._asked is not None and self._answer_by <= now:
             silent, self._asked = self._asked, None
             self._bar(silent, now)
-            return self._ask_next(now)
+            left = self._leave() if silent == self.keeper else []
+            return [*left, *self._ask_next(now)]
         if self._keeper_silent_by() <= now and self.keeper is not None:
             silent = self.keeper
             self._bar(silent, now)
             return [*self._leave(), *self._ask_next(now)]
+        if self._check_at() <= now and self.keeper is not None:
+            return self._check(self.keeper, now)
         return []
 
     def deadline(self) -> float:
-        return min(self._answer_by if self._asked is not None else inf, self._keeper_silent_by())
+        answer_by = self._answer_by if self._asked is not None else inf
+        return min(answer_by, self._keeper_silent_by(), self._check_at())
 
     def accepts(self, peer: PeerId, message: Message) -> bool:
         """Whether a keeper's message counts: from our keeper, and not of an older term."""
@@ -230,9 +240,13 @@ class Seeker:
         if self.keeper not in (None, peer):
             left = self._leave()
         changed = self.keeper != peer or message.term != self.term
+        if self._checking and peer == self.keeper:
+            self._check_took_s = now - self._asked_at  # It is there; that is no sign of more.
+        else:
+            self._sign_at = now
         self._asked, self.keeper = None, peer
         self.term = min(message.term, self.term + self.config.term_jump_max)
-        self._sign_at, self._hops = now, 0
+        self._heard_at, self._hops, self._checking = now, 0, False
         self._retried.clear()
         self._times_barred.pop(peer, None)
         return [*left, Settled(peer, self.term)] if changed else left
@@ -240,6 +254,9 @@ class Seeker:
     def _heard(self, peer: PeerId, message: Message, now: float) -> list[Order]:
         if not self.accepts(peer, message) or not isinstance(message, _OfTerm):
             return []
+        self._heard_at = now
+        if self._checking and self._asked == peer:
+            self._asked, self._checking = None, False  # As good as an answer.
         if isinstance(message, LeaseGrant | Unreadable | Delegate) or (
             isinstance(message, RosterUpdate) and (message.peers or message.version)
         ):
@@ -299,7 +316,8 @@ class Seeker:
         return self._ask(best, (), now)
 
     def _ask(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Order]:
-        self._asked, self._answer_by = peer, now + self.config.answer_s
+        self._asked, self._asked_at, self._checking = peer, now, False
+        self._answer_by = now + self.config.answer_s
         member = self._members.get(peer)
         if member is not None:
             addresses = tuple(dict.fromkeys([*member.link_addresses, *addresses]))[:8]
@@ -312,9 +330,23 @@ class Seeker:
             )
         ]  # fmt: skip
 
+    def _check(self, keeper: PeerId, now: float) -> list[Order]:
+        """Nothing was heard of it while we wait: whether it is there at all.
+
+        The time to answer is measured: a busy keeper that is left has its leases granted twice.
+        """
+        orders = self._ask(keeper, (), now)
+        self._checking = True
+        if self._check_took_s is not None:
+            within_s = self.config.check_times * self._check_took_s
+            within_s = max(self.config.check_min_s, min(self.config.silence_s, within_s))
+            self._answer_by = now + within_s
+        return orders
+
     def _leave(self) -> list[Order]:
         assert self.keeper is not None
         left, self.keeper = self.keeper, None
+        self._check_took_s, self._checking = None, False
         return [Unsettled(left)]
 
     def _bar(self, peer: PeerId, now: float) -> None:
@@ -327,6 +359,11 @@ class Seeker:
         self._times_barred[peer] = times + 1
         for_s = self.config.barred_s * 2.0 ** min(times, 8)
         self._barred[peer] = now + min(for_s, self.config.barred_max_s)
+
+    def _check_at(self) -> float:
+        if self._asked is not None or self._keeper_silent_by() == inf:
+            return inf
+        return self._heard_at + self.config.quiet_s
 
     def _keeper_silent_by(self) -> float:
         if self.keeper is None or self.keeper == self.own or not self._waiting:

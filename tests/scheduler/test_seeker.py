@@ -175,13 +175,61 @@ def test_a_keeper_that_neither_grants_nor_names_a_reader_counts_as_dead() -> Non
     asker = Asker()
     asker.enrolled(ORDER[0], 4)
     asker.event(sk.Waiting(True))
-    asker.later(6.0)
+    answering(asker, 6.0)
     named = m.RosterPeer(ORDER[3], (), "", 0, False, False)
     asker.event(sk.Heard(ORDER[0], m.RosterUpdate(TASK, 4, None, (named,), ())))
-    assert asker.later(9.0) == []
-    asker.later(2.0)
-    assert sk.Unsettled(ORDER[0]) in asker.orders
+    assert not any(isinstance(x, sk.Unsettled) for x in answering(asker, 9.0))
+    assert sk.Unsettled(ORDER[0]) in answering(asker, 2.0), "that it answers is not enough"
+
+
+def answering(asker: Asker, seconds: float, took_s: float = 0.1) -> list[sk.Order]:
+    """The best-ranked is there: it answers, and does nothing more."""
+    end, orders = asker.now + seconds, []
+    while asker.now < end:
+        new = asker.later(took_s)
+        orders += new
+        if any(isinstance(x, sk.EnrolAt) and x.peer == ORDER[0] for x in new):
+            asker.enrolled(ORDER[0], 4)
+    return orders
+
+
+def test_a_keeper_that_is_not_heard_of_while_we_wait_is_asked_once_more_and_left_soon() -> None:
+    asker = Asker()
+    asker.enrolled(ORDER[0], 4)
+    asker.event(sk.Waiting(True))
+    assert asker.later(1.9) == []
+    asker.later(0.2)
+    assert asker.asked == ORDER[0]
+    assert asker.seeker.keeper == ORDER[0], "until it is known not to answer"
+    asker.later(3.1)
+    assert asker.orders[0] == sk.Unsettled(ORDER[0])
     assert asker.asked == ORDER[1]
+
+
+def test_the_time_a_keeper_has_to_answer_is_what_it_needed_before() -> None:
+    quick, busy = Asker(), Asker()
+    for asker, took_s in ((quick, 0.01), (busy, 0.7)):
+        asker.enrolled(ORDER[0], 4)
+        asker.event(sk.Waiting(True))
+        asker.later(2.0)
+        asker.later(took_s)
+        asker.enrolled(ORDER[0], 4)
+        asker.later(2.0)
+        assert asker.asked == ORDER[0]
+    assert quick.later(1.9) == [] == busy.later(2.1)
+    assert sk.Unsettled(ORDER[0]) in quick.later(0.2)
+    assert busy.later(2.5) == []
+    assert sk.Unsettled(ORDER[0]) in busy.later(3.0)
+
+
+def test_a_sign_of_the_keeper_is_as_good_as_an_answer() -> None:
+    asker = Asker()
+    asker.enrolled(ORDER[0], 4)
+    asker.event(sk.Waiting(True))
+    asker.later(2.1)
+    named = m.RosterPeer(ORDER[3], (), "", 0, False, False)
+    asker.event(sk.Heard(ORDER[0], m.RosterUpdate(TASK, 4, None, (named,), ())))
+    assert asker.later(1.9) == []
 
 
 def test_who_is_served_by_others_does_not_suspect_its_keeper() -> None:
