@@ -92,9 +92,9 @@ class Consequences:
             self._forget(parent, words)
         return [ev.Drop(peer, words)]
 
-    def _make_room(self, now: float) -> list[ev.Order]:
+    def _make_room(self, zone: str, now: float) -> list[ev.Order]:
         """For one that has few, where there are links enough."""
-        parent = self.parents.least_missed()
+        parent = self.parents.least_missed(zone)
         if parent is None:
             return []
         self.parents.full(parent.peer, now)

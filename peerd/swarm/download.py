@@ -120,7 +120,7 @@ class Download(Consequences):
         if known is not None:
             picker.rarity.take(known.have.bits)
         else:
-            orders += self._make_room(now)
+            orders += self._make_room(event.zone, now)
         parent = self.parents.join(event.peer, event.have, now, event.zone)
         if parent is None:
             return [*orders, ev.Drop(event.peer, self.parents.blocked[event.peer])]

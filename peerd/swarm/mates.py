@@ -77,7 +77,7 @@ class Mates:
                 self._early[peer] = join
             return
         have = bitmap(join.version, join.have)
-        if self._run.core.parents.refuses(peer, join.few):
+        if self._run.core.parents.refuses(peer, join.few, join.zone):
             self.send(peer, msg.Depart(stored.info.version, True))
             return
         if trio.current_time() - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:

@@ -268,17 +268,26 @@ class Parents:
     def few(self) -> bool:
         return len(self.joined) < PARENTS_FEW
 
-    def refuses(self, peer: PeerId, few: bool) -> bool:
-        """Whether there are links enough without this one; not where it has `few` itself."""
-        return peer not in self.joined and len(self.joined) >= PARENTS_MAX and not few
+    def refuses(self, peer: PeerId, few: bool, zone: str) -> bool:
+        """Whether there are links enough without this one; not where it has `few` itself, nor where
+        it is near and others lead over borders that need not."""
+        if peer in self.joined:
+            return False
+        if self.border(zone) is not None and self._far_room(0) <= 0:
+            return True
+        crowded = len(self.joined) >= PARENTS_MAX and not few
+        return crowded and (self.border(zone) is not None or self._far() <= FAR_PARENTS_MAX)
 
-    def least_missed(self) -> Parent | None:
-        """Who goes for one that has few, where there are links enough: the slowest that owes
-        nothing."""
+    def least_missed(self, zone: str) -> Parent | None:
+        """Who goes for one in that zone, where there are links enough: the slowest that owes
+        nothing, for a near one of those over borders if they are more than a few."""
         if len(self.joined) < PARENTS_MAX:
             return None
-        idle = [parent for parent in self if not parent.in_flight]
-        return min(idle or self.joined.values(), key=lambda each: each.rate_bytes_s or 0.0)
+        among = list(self.joined.values())
+        if self.border(zone) is None and self._far() > FAR_PARENTS_MAX:
+            among = [parent for parent in among if parent.border is not None] or among
+        idle = [parent for parent in among if not parent.in_flight]
+        return min(idle or among, key=lambda each: each.rate_bytes_s or 0.0)
 
     def full(self, peer: PeerId, now: float) -> Parent | None:
         """It has links enough without ours: tried again later."""

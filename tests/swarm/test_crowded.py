@@ -18,7 +18,7 @@ from peerd.swarm.consequences import MATES_S
 from peerd.swarm.download import Download
 from peerd.swarm.mates import Mates
 from peerd.swarm.parents import FULL_S, PARENTS_FEW, PARENTS_MAX, PARENTS_WANTED
-from tests.swarm.test_download import ANN, BOB, opened, requests, roster
+from tests.swarm.test_download import ANN, BOB, opened, requests, roster, version
 from tests.swarm.test_mates import Links, Run
 from tests.swarm.test_review import info_of, stored_version
 
@@ -60,8 +60,8 @@ def test_who_has_few_is_let_in_and_the_least_missed_goes() -> None:
     for number in range(PARENTS_MAX):
         if number != 3:
             core.parents.joined[PeerId(f"p{number}")].rate_bytes_s = 1e6
-    assert core.parents.refuses(ANN, few=False)
-    assert not core.parents.refuses(ANN, few=True)
+    assert core.parents.refuses(ANN, few=False, zone="")
+    assert not core.parents.refuses(ANN, few=True, zone="")
     orders = core.handle(ev.ParentJoined(ANN, PieceSet(12)), 1.0)
     [drop] = [order for order in orders if isinstance(order, ev.Drop)]
     assert drop.peer == "p3"
@@ -151,3 +151,33 @@ def test_few_parents_have_more_in_flight_each() -> None:
     assert first.window(1 << 18) == 1
     core.handle(ev.ParentGone(ANN), 0.0)
     assert first.window(1 << 18) == 2
+
+
+def zoned(near: int, far: int) -> Download:
+    core = Download(PeerId("own"), Random(1), "eu")
+    core.handle(ev.VersionOpened(version(12), PieceSet(12)), 0.0)
+    for number in range(near):
+        core.handle(ev.ParentJoined(PeerId(f"n{number}"), PieceSet(12), "eu"), 0.0)
+    for number in range(far):
+        core.handle(ev.ParentJoined(PeerId(f"f{number}"), PieceSet(12), "us"), 0.0)
+    return core
+
+
+def test_a_near_peer_takes_the_place_of_one_beyond_the_border() -> None:
+    """Four zones of 16, simulated: who had more links over the border than at home ended last."""
+    core = zoned(PARENTS_MAX - 6, 6)
+    assert not core.parents.refuses(ANN, few=False, zone="eu")
+    [drop] = [
+        order
+        for order in core.handle(ev.ParentJoined(ANN, PieceSet(12), "eu"), 1.0)
+        if isinstance(order, ev.Drop)
+    ]
+    assert drop.peer.startswith("f")
+    few_far = zoned(PARENTS_MAX - 4, 4)
+    assert few_far.parents.refuses(ANN, few=False, zone="eu"), "a few are to stay"
+
+
+def test_few_links_over_a_border_are_taken() -> None:
+    assert zoned(PARENTS_FEW, 4).parents.refuses(ANN, few=True, zone="us")
+    assert not zoned(PARENTS_FEW, 3).parents.refuses(ANN, few=False, zone="us")
+    assert not zoned(2, 6).parents.refuses(ANN, few=False, zone="us"), "too few at home"

@@ -54,7 +54,7 @@ class Mates:
             return
         self._run.world.verified(join.version)
         have = bitmap(join.version, join.have)
-        if self._run.core.parents.refuses(peer, join.few):
+        if self._run.core.parents.refuses(peer, join.few, join.zone):
             self.send(peer, msg.Depart(version.version, True))
             return
         if self._run.world.clock.now - self._greeted.get(peer, 0.0) >= JOIN_AGAIN_S:
