@@ -205,7 +205,7 @@ class Roster:
         """`by` gets nothing right from `about`. Whether that makes it shunned now.
 
         Two have to say so, or the only one who wants anything: one liar alone cannot have content
-        read again that others hold.
+        read again that others hold. One of them is of its own zone, if anybody there wants it too.
         """
         entry = self.entries.get(about)
         if entry is None or about == by.peer or about in self.shunned:
@@ -215,6 +215,9 @@ class Roster:
         others = sum(1 for each in self.wanting() if each.peer != about)
         if len(voices) < min(COMPLAINTS_ENOUGH, max(1, others)):
             return False
+        near = {x.peer for x in self.wanting() if x.zone == entry.zone and x.peer != about}
+        if near and not near & voices.keys():
+            return False  # Those who fetch over the same border as each other: it is the border.
         if len(self.shunned) >= self._config.liars_max:
             return False
         self.shunned[about] = words

@@ -250,3 +250,23 @@ def test_a_reader_alone_in_its_zone_is_relieved_when_it_brings_nothing_at_all() 
     assert reads(desk, stuck), "four times what is enough beside the origin"
     for_a_while(desk, near, {stuck: 1e9}, 4.0)
     assert not reads(desk, stuck)
+
+
+def test_those_beyond_a_border_do_not_make_a_near_one_count_no_more() -> None:
+    """It is the border that stalls: what the near one held was read again (1.09 copies, lab)."""
+    desk = Desk(range(1, 7))
+    accused, home, *far = desk.order[1:]
+    desk.enrol(accused, zone="near")
+    desk.later(1.0)
+    desk.ask(accused, 4)
+    desk.resolve(accused, PIECES)
+    desk.enrol(home, zone="near")
+    for number in far:
+        desk.enrol(number, zone="far")
+    kept = desk.core.kept(desk.task)
+    assert kept is not None
+    for number in far:
+        desk.hear(number, m.Complaint(desk.task, 1, desk.id(accused), "it stalls"))
+    assert kept.roster.trusted(desk.id(accused))
+    desk.hear(home, m.Complaint(desk.task, 1, desk.id(accused), "it stalls"))
+    assert not kept.roster.trusted(desk.id(accused))
