@@ -103,6 +103,7 @@ def test_one_with_other_settings_makes_room(
     lingerer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PEERD_CLUSTER", "another")
+    monkeypatch.delenv("FAKE_LINGERS")  # The second one ends with its download.
     with ephemeral.daemon(fake) as (path, lent):
         assert path != lingerer
         assert not lent
@@ -116,7 +117,10 @@ def test_it_makes_room_for_a_daemon_that_joins(lingerer: str, data_dir: Path) ->
     ephemeral.give_way(str(data_dir))  # Nobody is there: nothing to wait for.
 
 
-def test_what_a_killed_one_left_is_tidied_up(lingerer: str) -> None:
+def test_what_a_killed_one_left_is_tidied_up(
+    lingerer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAKE_LINGERS")
     pid = owner(lingerer)
     os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
