@@ -103,6 +103,11 @@ class Mates:
         else:
             self._run.post(ev.PeersNamed(message.peers))
 
+    def ask(self, peer: PeerId) -> None:
+        version = self._peer.store.version
+        if version is not None:
+            self.send(peer, msg.MatesAsk(version.version))
+
     def left(self, peer: PeerId, words: msg.Depart) -> None:
         self._greeted.pop(peer, None)
         self.send(peer, words)

@@ -313,9 +313,7 @@ class Run:
         self.mates.join_again()
 
     def _ask_mates(self, order: ev.AskMates) -> None:
-        version = self.peer.store.version
-        if version is not None:
-            self.mates.send(order.peer, msg.MatesAsk(version.version))
+        self.mates.ask(order.peer)
 
     def _announce(self, order: ev.Announce) -> None:
         self.mates.announce(order.index)
