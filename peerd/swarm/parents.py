@@ -271,8 +271,8 @@ class Parents:
     def refuses(self, peer: PeerId, few: bool, zone: str) -> bool:
         """Whether there are links enough without this one; not where it has `few` itself, nor where
         it is near and others lead over borders that need not."""
-        if peer in self.joined:
-            return False
+        if peer in self.joined or peer in self.connecting:
+            return False  # Whom we dialled answers.
         if self.border(zone) is not None and self._far_room(0) <= 0:
             return True
         crowded = len(self.joined) >= PARENTS_MAX and not few

@@ -12,6 +12,7 @@ from typing import Any
 
 from peerd.ids import PeerId
 from peerd.link import messages as msg
+from peerd.link.messages import RosterPeer
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.consequences import MATES_S
@@ -175,6 +176,13 @@ def test_a_near_peer_takes_the_place_of_one_beyond_the_border() -> None:
     assert drop.peer.startswith("f")
     few_far = zoned(PARENTS_MAX - 4, 4)
     assert few_far.parents.refuses(ANN, few=False, zone="eu"), "a few are to stay"
+
+
+def test_the_answer_of_one_that_was_dialled_is_not_refused() -> None:
+    core = zoned(PARENTS_FEW, 3)
+    core.parents.name((RosterPeer(ANN, ("ann:1",), "us", 1, False, False),))
+    assert [each.peer for each in core.parents.to_connect(0.0)] == [ANN]
+    assert not core.parents.refuses(ANN, few=False, zone="us")
 
 
 def test_few_links_over_a_border_are_taken() -> None:
