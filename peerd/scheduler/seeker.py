@@ -233,7 +233,8 @@ class Seeker:
                 return []
             self._asked = None
             self._bar(peer, now)
-            return self._ask_next(now)
+            refused = self._leave() if peer == self.keeper else []
+            return [*refused, *self._ask_next(now)]
         if self._asked not in (None, peer):
             return []
         left: list[Order] = []

@@ -232,6 +232,18 @@ def test_a_sign_of_the_keeper_is_as_good_as_an_answer() -> None:
     assert asker.later(1.9) == []
 
 
+def test_a_keeper_that_answers_a_check_with_an_older_term_is_left() -> None:
+    """It restarted and lost what it knew: nobody may keep and be looked for at once."""
+    asker = Asker()
+    asker.enrolled(ORDER[0], 4)
+    asker.event(sk.Waiting(True))
+    asker.later(2.1)
+    left, order = asker.enrolled(ORDER[0], 3)
+    assert left == sk.Unsettled(ORDER[0])
+    assert isinstance(order, sk.EnrolAt)
+    assert order.peer == ORDER[1]
+
+
 def test_who_is_served_by_others_does_not_suspect_its_keeper() -> None:
     asker = Asker()
     asker.enrolled(ORDER[0], 4)
