@@ -115,6 +115,12 @@ class Happenings:
                 world.held(peer, index, world.attest(peer, index), None)
             peer.refused = peer.troubled = True
 
+    def _cut_off(self, happening: Happening) -> None:
+        for peer in self._who(happening):
+            peer.cut_off = True
+            for lease in peer.run.leases.values() if peer.run is not None else ():
+                lease.origin_lost()
+
     def _lie(self, happening: Happening) -> None:
         for peer in self._who(happening):
             peer.lies = peer.troubled = True
@@ -146,6 +152,7 @@ _DOERS: Final[dict[str, Callable[[Happenings, Happening], None]]] = {
     "silence": Happenings._silence,
     "wake": Happenings._wake,
     "hold": Happenings._hold,
+    "cut-off": Happenings._cut_off,
     "lie": Happenings._lie,
     "misread": Happenings._misread,
 }

@@ -81,7 +81,7 @@ class SimPeer:
         self.error = ""
         self.killed = 0
         self.alive = self.silent = self.comes_back = False
-        self.lies = self.misreads = self.troubled = self.refused = False
+        self.lies = self.misreads = self.troubled = self.refused = self.cut_off = False
         self.boot = 0
         self.cpu_s = 0.0
         self.sent_control_bytes = 0

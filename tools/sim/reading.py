@@ -106,6 +106,10 @@ class LeasedRead:
         if not self.over:
             self._next_run()
 
+    def origin_lost(self) -> None:
+        """What comes no more is not missed before the keeper, or the origin's limits, do."""
+        self._world.origin.stop(self)
+
     def standing(self) -> LeaseInfo:
         left_s = max(0.0, self._until - self._world.clock.now)
         return structs.replace(self.info, expires_in_s=left_s)
@@ -126,7 +130,7 @@ class LeasedRead:
         self._world.clock.after(wait_s, self._peer.guarded(self._begin))
 
     def _begin(self) -> None:
-        if not self.over:
+        if not self.over and not self._peer.cut_off:
             self._world.origin.start(self, self._size(self._body[0]))
 
     def _size(self, block: int) -> int:

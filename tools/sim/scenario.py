@@ -88,10 +88,13 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
 
     `who`: numbers, or the keeper, a random peer, one that reads, the seeds. Killed peers come back
     after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition. `hold`:
-    it has `factor` of the content from before, and the origin refuses it the rest.
+    it has `factor` of the content from before, and the origin refuses it the rest. `cut-off`: the
+    origin does not answer it any more, nor say so.
     """
 
-    do: Literal["kill", "partition", "heal", "slow", "silence", "wake", "lie", "misread", "hold"]
+    do: Literal[
+        "kill", "partition", "heal", "slow", "silence", "wake", "lie", "misread", "hold", "cut-off"
+    ]
     at_s: Seconds | None = None
     at_progress: Share | None = None
     who: Literal["keeper", "random", "reader", "seeds"] | list[Count] = "random"
