@@ -15,6 +15,7 @@ from peerd.manifest import VersionInfo
 from peerd.pieces import PIECE_COUNT_MAX
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
+from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import Parent, Parents
 from peerd.swarm.picker import Picker
 from peerd.swarm.requests import Requests
@@ -62,6 +63,7 @@ class Consequences:
         self._told_all_held = False
         self._room = -1
         self._own_reads = 0
+        self._first_copies = FirstCopies()
         self._lacking_since: float | None = None
         self._asks_mates_at = 0.0
         self._may_ask: dict[PeerId, None] | None = {}
@@ -85,12 +87,15 @@ class Consequences:
                 orders.append(ev.CancelPieces(peer, (index,)))
         return orders
 
+    @staticmethod
+    def _tell_all(indices: Iterable[int]) -> list[ev.Order]:
+        return [ev.Announce(PieceIndex(index)) for index in indices]
+
     def _condemn(self, peer: PeerId, words: str) -> list[ev.Order]:
         parent = self.parents.block(peer, words)
         self._may_dial = True
-        if parent is not None:
-            self._forget(parent, words)
-        return [ev.Drop(peer, words)]
+        told = [] if parent is None else self._forget(parent, words)
+        return [*told, ev.Drop(peer, words)]
 
     def _make_room(self, zone: str, now: float) -> list[ev.Order]:
         """For one that has few, where there are links enough."""
@@ -103,8 +108,8 @@ class Consequences:
     def _part_from(self, parent: Parent, why: str) -> list[ev.Order]:
         """In peace: what it owes is asked of others, and of it no more."""
         owed = tuple(parent.in_flight)
-        self._forget(parent, why)
-        return [ev.CancelPieces(parent.peer, owed)] if owed else []
+        told = self._forget(parent, why)
+        return [*told, ev.CancelPieces(parent.peer, owed)] if owed else told
 
     def _ask_mates(self, now: float) -> list[ev.Order]:
         """With few parents and nobody left to dial: those know others."""
@@ -122,12 +127,25 @@ class Consequences:
         self.parents.stalled(parent, now)
         return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, "it stalls")]
 
-    def _forget(self, parent: Parent, why: str) -> None:
+    def _read_here(self, index: PieceIndex, now: float) -> list[ev.Order]:
+        """It came from the origin: all hear of it, or one child first."""
+        self._own_reads |= 1 << index
+        orders = self._hold(index, "from the origin")
+        if orders:
+            alone = self._picker.rarity.single(self._own_reads).bit_count()
+            first = self._first_copies.tell(index, alone, self.parents, self._rng, now)
+            if first:
+                orders[0] = ev.Announce(index, to=first)
+        return orders
+
+    def _forget(self, parent: Parent, why: str) -> list[ev.Order]:
+        """What it owes is wanted again; what it alone was told of is told to all."""
         for index in tuple(parent.in_flight):
             self._picker.release(index, parent.peer, why)
         parent.in_flight.clear()
         self._picker.rarity.take(parent.have.bits)
         self._all_may_go_on()
+        return self._tell_all(self._first_copies.gone(parent.peer))
 
     def _may_go_on(self, peer: PeerId) -> None:
         """That parent may be asked for something that it could not be asked for before."""
@@ -173,7 +191,7 @@ class Consequences:
         if self._told_all_held:
             return []
         self._told_all_held = True
-        return [*self._ask_leases(), ev.AllHeld()]
+        return [*self._tell_all(self._first_copies.all()), *self._ask_leases(), ev.AllHeld()]
 
     def _join_again(self, now: float) -> list[ev.Order]:
         """What a parent said may have been lost, or not been said because we had the piece."""

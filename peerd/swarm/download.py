@@ -14,6 +14,7 @@ from peerd.link.messages import LeaseKind, Outcome
 from peerd.scheduler.ports import NOT_REACHED
 from peerd.swarm import events as ev
 from peerd.swarm.consequences import Consequences
+from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import FAILURES_MAX, STALL_S, Parent
 from peerd.swarm.picker import Picker, PieceState
 from peerd.swarm.requests import RESCUE_EVERY_S
@@ -26,7 +27,8 @@ class Download(Consequences):
     def handle(self, event: ev.Event, now: float) -> list[ev.Order]:
         """Carry the event into the state; returns what to do about it."""
         if isinstance(event, ev.ParentHas):  # Far more than all others together.
-            return self._go_on(now) if self._has(event, now) else []
+            told = self._tell_all(self._first_copies.has(event.peer, event.indices, now))
+            return told + self._go_on(now) if self._has(event, now) else told
         if isinstance(event, ev.ParentActive):
             return self._go_on(now) if self._active(event, now) else []
         return _HANDLERS[type(event)](self, event, now) + self._go_on(now)
@@ -52,6 +54,7 @@ class Download(Consequences):
                     self._picker, self.parents, length, now, reading=reading
                 )
             orders += self._ask_mates(now)
+            orders += self._tell_all(self._first_copies.due(now))
         return orders
 
     def deadline(self, now: float) -> float:
@@ -59,7 +62,7 @@ class Download(Consequences):
         if self.version is None or self._all_held():
             return float("inf")
         length = self.version.piece_length_bytes
-        due = float("inf")
+        due = self._first_copies.deadline()
         if self._requests.may_rescue(self._picker, length, now):
             due = now + RESCUE_EVERY_S
         for parent in self.parents:
@@ -83,6 +86,7 @@ class Download(Consequences):
         self._room = -1
         self.leases.clear()
         self._own_reads = 0
+        self._first_copies = FirstCopies()
         self._reading.clear()
         self.parents.joined.clear()
         self.parents.connecting.clear()
@@ -183,9 +187,10 @@ class Download(Consequences):
         self._may_dial = True
         if parent is not None:
             owed = bool(parent.in_flight)
-            self._forget(parent, "its link is gone")
+            told = self._forget(parent, "its link is gone")
             if owed and self.parents.failed(event.peer):
-                return [ev.Complain(event.peer, "its links fail")]
+                return [*told, ev.Complain(event.peer, "its links fail")]
+            return told
         elif dialled and self.parents.times_unreached(event.peer) == FAILURES_MAX:
             return [ev.Complain(event.peer, NOT_REACHED)]
         return []
@@ -224,6 +229,7 @@ class Download(Consequences):
 
     def _lost(self, event: ev.PieceLost, now: float) -> list[ev.Order]:
         self._picker.lose(event.index, "damaged or disputed")
+        self._first_copies.held_back.pop(event.index, None)
         self._told_all_held = False
         self._all_may_go_on()
         return []
@@ -258,10 +264,9 @@ class Download(Consequences):
 
     def _read(self, event: ev.PieceRead, now: float) -> list[ev.Order]:
         self._picker.grow(event.index + 1)
-        self._own_reads |= 1 << event.index
         if self._watchdog is not None:
             self._watchdog.read(now)
-        return self._hold(event.index, "from the origin")
+        return self._read_here(event.index, now)
 
     def _reader_at(self, event: ev.ReaderAt, now: float) -> list[ev.Order]:
         if self.picker is not None:

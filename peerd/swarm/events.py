@@ -244,10 +244,12 @@ class StartRead:
 
 @dataclass(frozen=True)
 class Announce:
-    """Say HAVE to all who lack the piece, and to whom it came from."""
+    """Say HAVE to all who lack the piece, and to whom it came from; with `to` to those alone, at
+    once."""
 
     index: PieceIndex
     source: PeerId | None = None
+    to: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True)

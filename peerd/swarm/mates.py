@@ -2,7 +2,7 @@
 
 Always: a peer is told Join once for each link and version, and again when it asks; every HAVE after
 it goes to all who were told Join and lack the piece, and to whom it came from, in one message for
-what came within 5 ms.
+what came within 5 ms; of what was read here some hear before the others.
 """
 
 from __future__ import annotations
@@ -182,6 +182,14 @@ class Mates:
         for peer in tuple(self._run.core.parents.joined):
             self._greeted.pop(peer, None)
             self.greet(peer)
+
+    def tell(self, index: int, peers: tuple[PeerId, ...]) -> None:
+        """HAVE to these alone: the others hear of it later (first_copies.py)."""
+        assert self._run.stored is not None
+        version = self._run.stored.info.version
+        for peer in peers:
+            if peer in self._greeted:
+                self.send(peer, msg.Have(version, (index,)))
 
     def announce(self, index: int, source: PeerId | None, spawn: Callable[..., None]) -> None:
         if not self._fresh:

@@ -289,6 +289,8 @@ class TaskRun(TaskMember):
                 self.scopes.report(order)
             case ev.StartRead(info=info, indices=indices):
                 self._spawn(self._read, info, indices)
+            case ev.Announce(index=index, to=to) if to:
+                self.mates.tell(index, to)
             case ev.Announce(index=index, source=source):
                 self.mates.announce(index, source, self._spawn)
             case ev.JoinAgain():

@@ -19,13 +19,23 @@ def test_taken_away_and_given_back_a_run_is_what_it_was() -> None:
     assert simulate(scenario, 1)["trace"] == before
 
 
+FEW = {"peers.count": "12", "size": "16MiB"}
+
+
 @pytest.mark.parametrize(
-    ("name", "least"),
-    [("reader's window", 1.3), ("cancel breaks off", 2.0), ("lingering", 3.0)],
+    ("name", "changes", "least"),
+    [
+        ("reader's window", FEW, 1.3),
+        ("cancel breaks off", FEW, 2.0),
+        ("lingering", FEW, 3.0),
+        ("one child is told first", {"size": "64MiB"}, 1.15),
+    ],
 )
-def test_without_the_policy_there_is_more_of_what_it_is_against(name: str, least: float) -> None:
+def test_without_the_policy_there_is_more_of_what_it_is_against(
+    name: str, changes: dict[str, str], least: float
+) -> None:
     [policy] = [each for each in POLICIES if each.name == name]
-    line = compare(policy, {"peers.count": "12", "size": "16MiB"}, seeds=2)
+    line = compare(policy, changes, seeds=2)
     print(line.told())
     assert line.having["failed"] == 0
     assert line.worse() >= least

@@ -7,6 +7,7 @@ message for what came within 5 ms.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from peerd.errors import RemoteProtocolError
@@ -145,22 +146,29 @@ class Mates:
             self._greeted.pop(peer, None)
             self.greet(peer)
 
-    def announce(self, index: int) -> None:
+    def announce(self, index: int, to: tuple[PeerId, ...]) -> None:
+        """With `to` to those alone, at once."""
+        if to:
+            self._say([peer for peer in to if peer in self._greeted], (index,))
+            return
         if not self._fresh:
             self._run.world.clock.after(HAVE_COALESCE_S, self._peer.guarded(self.flush))
         self._fresh.append(index)
 
     def flush(self) -> None:
         """Say now what was gathered."""
+        fresh, self._fresh = self._fresh, []
+        if fresh and not self._run.finished:
+            self._say(self._greeted, tuple(sorted(fresh)))
+
+    def _say(self, to: Iterable[PeerId], indices: tuple[int, ...]) -> None:
         version = self._peer.store.version
-        if self._fresh and version is not None and not self._run.finished:
-            have = ev.ParentHas(self._peer.own, tuple(sorted(self._fresh)))
-            network = self._run.world.network
-            lacking = network.have(self._peer, self._greeted, version.version, have)
-            for peer in lacking:
-                if peer in self._run.core.parents.joined:
-                    self._run.post(ev.ParentGone(peer))
-        self._fresh = []
+        if version is None:
+            return
+        have = ev.ParentHas(self._peer.own, indices)
+        for peer in self._run.world.network.have(self._peer, to, version.version, have):
+            if peer in self._run.core.parents.joined:
+                self._run.post(ev.ParentGone(peer))
 
 
 def bitmap(info: VersionInfo, data: bytes) -> PieceSet:

@@ -18,6 +18,7 @@ from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm import picker as picking
 from peerd.swarm import turns
+from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import WINDOW_S, Parent
 from peerd.swarm.picker import RANDOM_FIRST, Picker
 from peerd.swarm.requests import Requests
@@ -131,6 +132,11 @@ def _stays_first(self: Turns, peer: PeerId, child: Child, item: Item, now: float
     return taken
 
 
+def _all_at_once(self: FirstCopies, *_: Any) -> tuple[PeerId, ...]:
+    """FirstCopies.tell"""
+    return ()
+
+
 _completed = World.completed
 
 
@@ -159,6 +165,8 @@ POLICIES: Final = (
             (turns, "LATE_S", inf))),
     Policy("first copies first", "Turns._first_copy", "flash-crowd",
            ((Turns, "_first_copy", _oldest),)),
+    Policy("one child is told first", "FirstCopies.tell", "origin-to-one",
+           ((FirstCopies, "tell", _all_at_once),)),
     Policy("children take turns", "Turns._take", "flash-crowd", ((Turns, "_take", _stays_first),)),
     Policy("lingering", "World.completed: peers stay", "staggered",
            ((World, "completed", _goes),), "copies"),

@@ -316,7 +316,7 @@ class Run:
         self.mates.ask(order.peer)
 
     def _announce(self, order: ev.Announce) -> None:
-        self.mates.announce(order.index)
+        self.mates.announce(order.index, order.to)
 
     def _drop(self, order: ev.Drop) -> None:
         if order.peer in self.core.parents.blocked:
