@@ -302,6 +302,10 @@ class Download(Consequences):
         self.borders.ask_again(event.scope)
         return []
 
+    def untold(self) -> list[int]:
+        """Pieces of which not all were told yet: the last words of a download that ends."""
+        return self._first_copies.all()
+
     def validate(self) -> None:
         """The invariants, for tests."""
         if self.picker is None:

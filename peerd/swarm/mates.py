@@ -7,7 +7,7 @@ what came within 5 ms; of what was read here some hear before the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import trio
@@ -200,9 +200,9 @@ class Mates:
         await trio.sleep(HAVE_COALESCE_S)
         self.flush()
 
-    def flush(self) -> None:
+    def flush(self, also: Iterable[int] = ()) -> None:
         """Say now what was gathered; the last of it when the run ends."""
-        fresh, self._fresh = self._fresh, {}
+        fresh, self._fresh = {**dict.fromkeys(also), **self._fresh}, {}
         if self._run.stored is None:
             return
         version, joined = self._run.stored.info.version, self._run.core.parents.joined

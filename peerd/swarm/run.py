@@ -74,9 +74,9 @@ class TaskRun(TaskMember):
             log.exception("task %s failed on an internal error", self.task[:12])
             self.fail(PeerdError(f"internal error: {group!r}; the log has more"))
         finally:
-            self.mates.flush()
             if not self.finished.is_set():
                 self.fail(Cancelled("the download was ended before it was complete"))
+            self.mates.flush(self.core.untold())
             self._withdraw()
             self.scopes.leave()
 

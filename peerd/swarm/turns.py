@@ -2,8 +2,8 @@
 
 Always: children take turns, a piece each; what was sent to nobody yet goes before second copies,
 but no child is passed over for it by more than half of the others in a row; no child waits for
-another's slow link: what is in hand for too long counts no more; so few are in hand that each is
-whole soon, for a child passes on only what it has whole.
+another's slow link: what is in hand for too long counts no more, once something begun later is
+sent; so few are in hand that each is whole soon, for a child passes on only what it has whole.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ LATE_S: Final = 2.0
 """One more in hand where a piece is sent within SOON_S, one fewer where it takes LATE_S. Guess."""
 HELD_MIN_S: Final = 0.5
 HELD_FACTOR: Final = 4.0
-"""In hand for so many times as long as pieces took lately, it is the child that is slow. Guess."""
+"""In hand for so many times as long as pieces took lately, it is the child that is slow; if later
+ones are sent meanwhile, for else it is this uplink (simulated at 1 % of the rate: 15 pieces in
+hand, none of them whole for half a minute, on which all waited). Guess."""
 SPREAD_MAX: Final = 8192
 """Pieces of which it is remembered that they went to somebody: eight usual contents. Guess."""
 LOOK_MAX: Final = 16
@@ -67,6 +69,8 @@ class Turns:
         self.spread: OrderedDict[Item, None] = OrderedDict()
         self.hands = HANDS_START
         self.took_s = SOON_S
+        self._newest_sent = -inf  # When that was begun which was begun last, of what was sent.
+        self._sent_at = -inf
 
     def asked(self, peer: PeerId, items: Iterable[Item]) -> list[Item]:
         """A child asks; returns what is too much."""
@@ -90,11 +94,7 @@ class Turns:
 
     def next(self, now: float) -> tuple[PeerId, Item] | None:
         """What to take in hand now; None while there are enough, or nothing waits."""
-        held_s, counted = self._held_s(), 0
-        for child in self._served.values():
-            for at in child.in_hand.values():
-                counted += now - at < held_s
-        if counted >= self.hands:
+        if self._counted(now) >= self.hands + self._added(now):
             return None
         passed: list[tuple[PeerId, Child]] = []
         for peer, child in self.children.items():
@@ -148,8 +148,9 @@ class Turns:
             self.spread.pop(item, None)
         if since is None or not whole:
             return
-        took_s = now - since
-        if took_s > self._held_s():
+        took_s, overtaken = now - since, since < self._newest_sent
+        self._newest_sent, self._sent_at = max(since, self._newest_sent), now
+        if overtaken and took_s > self._held_s():
             return  # The child was slow, not this peer.
         self.took_s += (took_s - self.took_s) / 4
         if took_s <= SOON_S:
@@ -162,9 +163,30 @@ class Turns:
         held_s, due = self._held_s(), inf
         for child in self._served.values():
             for at in child.in_hand.values():
-                if now < at + held_s < due:
+                if at < self._newest_sent and now < at + held_s < due:
                     due = at + held_s
+        if self._served:
+            due = min(due, self._idle_since() + held_s * 2.0 ** self._added(now))
         return due
+
+    def _counted(self, now: float) -> int:
+        """In hand, without what its child does not take: what was begun later is sent already."""
+        held_s, counted = self._held_s(), 0
+        for child in self._served.values():
+            for at in child.in_hand.values():
+                counted += at >= self._newest_sent or now - at < held_s
+        return counted
+
+    def _added(self, now: float) -> int:
+        """While nothing at all is sent to its end, one more from time to time, after twice as long
+        each time: either this uplink is slow, or it is those children."""
+        if not self._served:
+            return 0
+        return int((now - self._idle_since()) / self._held_s()).bit_length()
+
+    def _idle_since(self) -> float:
+        oldest = min(at for child in self._served.values() for at in child.in_hand.values())
+        return max(oldest, self._sent_at)
 
     def _held_s(self) -> float:
         return max(HELD_MIN_S, HELD_FACTOR * self.took_s)

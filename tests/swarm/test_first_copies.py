@@ -10,7 +10,7 @@ from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.first_copies import PATIENCE_MAX_S, PATIENCE_MIN_S, FirstCopies
-from tests.swarm.test_download import ANN, BOB, opened
+from tests.swarm.test_download import ANN, BOB, OWN, opened
 
 CIA = PeerId("cia")
 
@@ -20,7 +20,7 @@ def reading(count: int, *children: PeerId) -> Download:
     core = opened(count)
     for peer in children:
         core.handle(ev.ParentJoined(peer, PieceSet(count)), 0.0)
-    core.handle(ev.LeaseGranted(LeaseInfo(1, LeaseKind.READ, 0, count, 60.0, 1)), 0.0)
+    core.handle(ev.LeaseGranted(LeaseInfo(1, LeaseKind.READ, OWN, 0, count, 60.0)), 0.0)
     return core
 
 

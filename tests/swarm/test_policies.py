@@ -138,6 +138,38 @@ def test_a_child_that_does_not_take_its_piece_holds_no_hand_for_ever() -> None:
     assert turns.next(due + 0.01) == (child(1), (VERSION, 9))
 
 
+def test_on_a_slow_uplink_what_is_late_is_no_child_s_fault() -> None:
+    turns, now, begun = Turns(), 0.0, 0
+    for number in range(20):
+        turns.asked(child(number), [(VERSION, 0)])
+    while now < 30.0:
+        while turns.next(now) is not None:
+            begun += 1
+        now = turns.deadline(now) + 0.001
+    assert begun <= HANDS_START + 4, "all at once, none of them would ever be whole"
+    for number in range(HANDS_START):
+        turns.sent(child(number), (VERSION, 0), now, whole=True)
+    assert turns.took_s > 4.0, "it knows now how slow it is"
+
+
+def test_a_child_that_others_overtook_is_what_is_slow() -> None:
+    turns = Turns()
+    for number in range(HANDS_START + 3):
+        turns.asked(child(number), [(VERSION, number), (VERSION, 100 + number)])
+    for _ in range(HANDS_START):
+        assert turns.next(0.0) is not None
+    turns.sent(child(0), (VERSION, 0), 0.1, whole=True)
+    assert turns.next(0.1) == (child(HANDS_START), (VERSION, HANDS_START))
+    assert turns.next(0.1) == (child(HANDS_START + 1), (VERSION, HANDS_START + 1))
+    turns.sent(child(HANDS_START), (VERSION, HANDS_START), 0.2, whole=True)
+    while turns.next(0.2) is not None:
+        pass
+    took_s, late = turns.took_s, turns.deadline(0.2)
+    assert turns.next(late) is not None, "the three that were begun first count no more"
+    turns.sent(child(1), (VERSION, 1), 20.0, whole=True)
+    assert turns.took_s == took_s, "nor does the time that they took"
+
+
 def test_a_child_that_asks_too_much_is_told_so_and_one_that_cancels_is_broken_off() -> None:
     turns = Turns()
     items = [(VERSION, index) for index in range(REQUESTS_MAX + 2)]
