@@ -128,10 +128,11 @@ class Consequences:
         return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, "it stalls")]
 
     def _read_here(self, index: PieceIndex, now: float) -> list[ev.Order]:
-        """It came from the origin: all hear of it, or one child first."""
+        """It came from the origin: all hear of it, or one child first, where the others have
+        nothing for us: then they get everything through this uplink."""
         self._own_reads |= 1 << index
         orders = self._hold(index, "from the origin")
-        if orders:
+        if not self._picker.requested:
             alone = self._picker.rarity.single(self._own_reads).bit_count()
             first = self._first_copies.tell(index, alone, self.parents, self._rng, now)
             if first:

@@ -182,7 +182,8 @@ class Turns:
         each time: either this uplink is slow, or it is those children."""
         if not self._served:
             return 0
-        return int((now - self._idle_since()) / self._held_s()).bit_length()
+        waited = (now - self._idle_since()) / self._held_s()
+        return int(waited + 1e-6).bit_length()  # At its `deadline` it is due, whatever floats lose.
 
     def _idle_since(self) -> float:
         oldest = min(at for child in self._served.values() for at in child.in_hand.values())

@@ -232,3 +232,17 @@ def test_it_is_remembered_of_so_many_pieces_that_they_went_to_somebody() -> None
     assert len(turns.spread) == SPREAD_MAX
     turns.asked(child(0), [(VERSION, SPREAD_MAX), (VERSION, 0)])
     assert turns.next(0.0) == (child(0), (VERSION, 0)), "forgotten: as if nobody had it"
+
+
+def test_what_is_due_is_never_due_again_at_once() -> None:
+    rng = Random(7)
+    for _ in range(3000):
+        turns = Turns()
+        now = rng.random() * 1e6
+        turns.took_s = rng.random()
+        turns.asked(child(0), [(VERSION, 0)])
+        assert turns.next(now) is not None
+        for _ in range(5):
+            due = turns.deadline(now)
+            assert due > now
+            now = due
