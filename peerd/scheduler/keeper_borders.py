@@ -72,12 +72,14 @@ def _grant(kept: Kept, entry: Entry, now: float) -> None:
     """Up to its room, in runs from a random place on, so that two bring different ones."""
     extent = extent_pieces(kept.count or 1)
     while len(kept.book.by_holder.get(entry.peer, ())) < entry.room:
-        covered = 0 if _in_vain(kept, entry, now) else kept.roster.covered
-        free = entry.seen & ~covered & ~kept.book.leased
+        asked = entry.seen & ~(entry.bits | kept.book.leased)
+        free = asked & ~kept.roster.covered
+        if _in_vain(kept, entry, now):
+            free |= asked & entry.unmet
         if not free:
-            if entry.seen & ~kept.book.leased and entry.unmet_since is None:
+            if asked and entry.unmet_since is None:
                 # Somebody is said to hold it on this side: it will turn up, or be asked for again.
-                entry.unmet_since = now
+                entry.unmet_since, entry.unmet = now, asked
                 kept.wake(Timer.JUDGE, now + kept.config.bring_trust_s)
             return
         start = int(kept.rng.random() * free.bit_length())

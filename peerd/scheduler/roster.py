@@ -46,7 +46,8 @@ class Entry:
 
     `read`: what of it it read for this keeper, but for what is `stuck`: nobody else had that for
     long; `alone_mark`: what nobody else had, and when.
-    `seen`, `unmet_since`: what it would bring over the border, and since when it may not.
+    `seen`, `unmet`, `unmet_since`: what it would bring over the border, what of it others are said
+    to hold on this side, and since when it has asked for that and got nothing.
     `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
@@ -76,6 +77,7 @@ class Entry:
     told_version: VersionInfo | None = None
     seen: int = 0
     unmet_since: float | None = None
+    unmet: int = 0
     cell_keeper: PeerId | None = None
     outside: set[PeerId] = field(default_factory=set)
 

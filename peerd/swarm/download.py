@@ -286,6 +286,9 @@ class Download(Consequences):
         unheld = [index for index in extent if index not in self.picker.held]
         if not unheld:
             return [ev.ReportBring(event.scope, info.lease, Outcome.DONE)]
+        unheld = [index for index in unheld if not self.parents.nearer_has(index, event.scope)]
+        if not unheld:  # It turned up on this side meanwhile.
+            return [ev.ReportBring(event.scope, info.lease, Outcome.RETURNED)]
         self.borders.granted(event.scope, info, unheld, now)
         for parent in self.parents:
             if parent.border == event.scope:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from peerd.ids import PeerId
 from peerd.link.messages import RosterPeer
 from peerd.pieces import PieceSet
-from peerd.zones import border
+from peerd.zones import border, within
 
 if TYPE_CHECKING:
     from random import Random
@@ -247,6 +247,14 @@ class Parents:
         """Whether somebody on our side of all borders is being connected to."""
         known = self.known
         return any(x in known and self.border(known[x].zone) is None for x in self.connecting)
+
+    def nearer_has(self, index: int, scope: str) -> bool:
+        """Whether a parent on our side of that scope's border has the piece."""
+        return any(
+            index in parent.have
+            for parent in self
+            if parent.border is None or (parent.border != scope and within(parent.border, scope))
+        )
 
     def join(self, peer: PeerId, have: PieceSet, now: float, zone: str = "") -> Parent | None:
         """None if it is blocked, or there are enough. `zone` is what it says of itself."""

@@ -120,6 +120,33 @@ def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> Non
     assert [info.first for info in desk.brought(2)] == [0]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_brought_only_now_is_not_what_it_asked_for_in_vain(seed: int) -> None:
+    desk = Border(rng_seed=seed)
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.join(3)
+    desk.wants(3, 0b10, room=1)
+    desk.later(0.1)
+    desk.wants(2, 0b11)
+    desk.told(3, desk.brought(3)[0].lease, m.Outcome.DONE)
+    desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [0], "of the other it has just heard"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_it_got_meanwhile_is_not_granted_to_it(seed: int) -> None:
+    desk = Border(rng_seed=seed)
+    desk.join(1, have=0b11)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b11)
+    desk.hear(2, m.Progress(desk.task, desk.info.version, (0b01).to_bytes(2, "little")))
+    desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [1]
+
+
 def test_a_keeper_that_follows_knows_what_is_being_brought() -> None:
     desk = Border().open()
     desk.wants(1, 0b1)
