@@ -81,7 +81,7 @@ class FirstCopies:
         owing = self._owing.get(peer)
         if owing is not None:
             owing.difference_update(indices)
-        return self._release([index for index in indices if index in self.held_back], now)
+        return self._release(indices, now)
 
     def gone(self, peer: PeerId) -> list[int]:
         """It is no parent any more; returns those that all are told of now."""
@@ -106,8 +106,11 @@ class FirstCopies:
         """When `due` has something; inf while nothing is held back."""
         return min((told.until for told in self.held_back.values()), default=inf)
 
-    def _release(self, indices: list[int], now: float) -> list[int]:
+    def _release(self, indices: Iterable[int], now: float) -> list[int]:
+        released: list[int] = []
         for index in indices:
-            told = self.held_back.pop(index)
-            self.took_s += TOOK_WEIGHT * (now - told.at - self.took_s)
-        return indices
+            told = self.held_back.pop(index, None)
+            if told is not None:
+                released.append(index)
+                self.took_s += TOOK_WEIGHT * (now - told.at - self.took_s)
+        return released

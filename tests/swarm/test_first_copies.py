@@ -44,7 +44,7 @@ def test_all_are_told_as_soon_as_anybody_has_it() -> None:
     read(core, 0)
     [one] = read(core, 1).to
     other = ANN if one != ANN else BOB
-    orders = core.handle(ev.ParentHas(other, (1,)), 0.1)
+    orders = core.handle(ev.ParentHas(other, (1, 1)), 0.1)  # Said twice: it may be anybody's.
     assert told(orders) == [ev.Announce(PieceIndex(1))]
     assert not told(core.handle(ev.ParentHas(one, (1,)), 0.2)), "once"
 
