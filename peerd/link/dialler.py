@@ -16,13 +16,18 @@ from peerd.ids import PeerId
 from peerd.link.carrying import Carrying
 from peerd.link.handshake import Introducer, Introduction
 from peerd.link.ports import AddressBook
-from peerd.link.wire import Transport, Wire
+from peerd.link.wire import DialRefused, Transport, Wire
 
 DIAL_MAX_S: Final = 5.0
 """For each address or relay, handshake included (the issue's figure)."""
 DIAL_ADDRESSES_MAX: Final = 8
 RELAYS_MAX: Final = 3
 """Guess: each that does not know the peer costs a round trip."""
+GONE_S: Final = 5.0
+"""Who was linked directly until so long ago, and refuses now, has ended: no third peer is asked.
+Three of them cost 0.3 s in a busy lab, with each change of a killed keeper. Guess: a restart."""
+ENDED_MAX: Final = 256
+"""Ended links that are remembered. Guess."""
 DIALS_AT_ONCE_MAX: Final = 64
 """Guess: a dial costs some 3 ms of processor time."""
 
@@ -57,6 +62,7 @@ class Dial:
         self.settled = trio.Event()
         self.words = ""
         self.tried: set[str] = set()
+        self.refused = 0
 
 
 class Dialler:
@@ -72,10 +78,18 @@ class Dialler:
         self._transport, self._introducer, self._carrying = transport, introducer, carrying
         self._limiter = trio.CapacityLimiter(DIALS_AT_ONCE_MAX)
         self._dials: dict[PeerId, Dial] = {}
+        self._ended: dict[PeerId, float] = {}
         self.nursery: trio.Nursery | None = None
 
     def under_way(self, peer: PeerId) -> Dial | None:
         return self._dials.get(peer)
+
+    def ended(self, peer: PeerId) -> None:
+        """The direct link to it ended, and not by this side's will."""
+        self._ended.pop(peer, None)
+        self._ended[peer] = trio.current_time()
+        if len(self._ended) > ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
 
     async def connect(
         self, peer: PeerId, addresses: Sequence[str], through: Sequence[PeerId]
@@ -125,6 +139,8 @@ class Dialler:
             if not failure:
                 return ""
             failures.append(f"{address}: {failure}")
+        if 0 < len(addresses) == dial.refused and self._ended_lately(peer):
+            return "; ".join([*failures, "it has just ended"])
         dial.relayed = True
         relays = self._relays(peer, through)
         for relay in relays:
@@ -137,6 +153,10 @@ class Dialler:
         if not relays:
             failures.append("there is no third peer to go through")
         return "; ".join(failures)
+
+    def _ended_lately(self, peer: PeerId) -> bool:
+        ended_at = self._ended.get(peer)
+        return ended_at is not None and trio.current_time() - ended_at <= GONE_S
 
     def _relays(self, peer: PeerId, through: Sequence[PeerId]) -> list[PeerId]:
         direct = self._host.relays()
@@ -187,6 +207,9 @@ class Dialler:
                 if arriving is not None:
                     await arriving.wait()
             return "" if host.connected(peer) else "its own dial to us failed"
+        except DialRefused as error:
+            dial.refused += 1
+            return str(error)
         except (PeerdError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             return str(error)
         finally:

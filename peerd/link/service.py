@@ -236,6 +236,8 @@ class LinkService:
         try:
             await link.run()
         finally:
+            if self._links.get(link.peer) is link and link.relay is None:
+                self._dialler.ended(link.peer)
             self._down(link)
 
     def _drop(self, link: Link, code: str, words: str) -> None:

@@ -33,6 +33,13 @@ ACCEPT_PAUSE_S: Final = 0.1
 _NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
+class DialRefused(PeerUnreachable):
+    """The machine at that address answers; nobody listens there."""
+
+    def __init__(self) -> None:
+        super().__init__("refused the connection")
+
+
 class Wire(Protocol):
     """A connection: bytes both ways. `stream` is for the handshake; nobody else uses it then."""
 
@@ -74,7 +81,7 @@ class Transport(Protocol):
     """Makes wires. Twin: tests/link/memory_transport."""
 
     async def dial(self, address: str) -> Wire:
-        """PeerUnreachable says why not; the caller limits the time."""
+        """PeerUnreachable (DialRefused: nobody listens there); the caller limits the time."""
         ...
 
     async def listen(self, address: str) -> Sequence[Listener]:
@@ -178,7 +185,9 @@ class TcpTransport:
             host, port = split_address(address)
             return TcpWire(await trio.open_tcp_stream(host, port))
         except (OSError, ValueError) as error:
-            raise PeerUnreachable(_in_words(error)) from error
+            if _refused(error):
+                raise DialRefused from error
+            raise PeerUnreachable(str(error) or type(error).__name__) from error
 
     async def listen(self, address: str) -> Sequence[Listener]:
         host, port = split_address(address)
@@ -221,10 +230,6 @@ def _remote_host(stream: trio.SocketStream) -> str:
         return "?"
 
 
-def _in_words(error: OSError | ValueError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "refused the connection"
+def _refused(error: OSError | ValueError) -> bool:
     causes = getattr(error.__cause__, "exceptions", ())
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "refused the connection"
-    return str(error) or type(error).__name__
+    return any(isinstance(each, ConnectionRefusedError) for each in (error, *causes))

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from peerd.errors import PeerUnreachable
-from peerd.link.wire import Listener, Wire
+from peerd.link.wire import DialRefused, Listener, Wire
 
 MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
@@ -104,7 +104,7 @@ class MemoryNetwork:
         await trio.sleep(self.delay_s)
         listener = self.listeners.get(address)
         if listener is None:
-            raise PeerUnreachable("refused the connection")
+            raise DialRefused
         near, far = memory_stream_pair()
         there, back = Flow(self._room_bytes), Flow(self._room_bytes)
         pair = MemoryWire(near, address, there, back), MemoryWire(far, "somewhere", back, there)

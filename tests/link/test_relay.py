@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from peerd.errors import PeerUnreachable
 from peerd.link.circuits import CircuitLimits
+from peerd.link.dialler import GONE_S
 from peerd.link.link import LinkLimits
 from peerd.link.own_messages import (
     WINDOW_BYTES,
@@ -185,6 +186,25 @@ async def test_without_a_relay_the_words_name_both_failures(autojump_clock: Mock
         assert trio.current_time() == started, "a wrong guess costs a round trip"
         with pytest.raises(PeerUnreachable, match=r"no address of it is known; through"):
             await a.links.connect(b.id)
+
+
+async def test_who_was_linked_until_just_now_and_refuses_is_sought_through_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    three = Three()
+    a, b, r = three.peers
+    three.walls(a).closed.clear()
+    async with running(*three.peers):
+        await a.connect(r)
+        await a.connect(b)
+        address = b.links.listening
+        await b.stop()
+        await a.told.until(lambda: "down" in a.told.story)
+        with pytest.raises(PeerUnreachable, match=r"refused the connection; it has just ended$"):
+            await a.links.connect(b.id, address)
+        await trio.sleep(GONE_S + 1)
+        with pytest.raises(PeerUnreachable, match=f"refused the connection; through {r.id}"):
+            await a.links.connect(b.id, address)
 
 
 async def test_the_callers_candidate_is_asked_first_and_three_at_most(
