@@ -24,8 +24,8 @@ DIAL_ADDRESSES_MAX: Final = 8
 RELAYS_MAX: Final = 3
 """Guess: each that does not know the peer costs a round trip."""
 GONE_S: Final = 5.0
-"""Who was linked directly until so long ago, and refuses now, has ended: no third peer is asked.
-Three of them cost 0.3 s in a busy lab, with each change of a killed keeper. Guess: a restart."""
+"""Who was linked directly until so long ago, and refuses now, has most likely ended: one dial asks
+no third peer. Three cost 0.3 s in a busy lab, each time a keeper is killed. Guess: a restart."""
 ENDED_MAX: Final = 256
 """Ended links that are remembered. Guess."""
 DIALS_AT_ONCE_MAX: Final = 64
@@ -139,7 +139,7 @@ class Dialler:
             if not failure:
                 return ""
             failures.append(f"{address}: {failure}")
-        if 0 < len(addresses) == dial.refused and self._ended_lately(peer):
+        if self._ended_lately(peer) and 0 < len(addresses) == dial.refused:
             return "; ".join([*failures, "it has just ended"])
         dial.relayed = True
         relays = self._relays(peer, through)
@@ -155,7 +155,9 @@ class Dialler:
         return "; ".join(failures)
 
     def _ended_lately(self, peer: PeerId) -> bool:
-        ended_at = self._ended.get(peer)
+        """Once for each link that ended: it may be there all the same, behind a wall that refuses,
+        and whoever is told so dials again."""
+        ended_at = self._ended.pop(peer, None)
         return ended_at is not None and trio.current_time() - ended_at <= GONE_S
 
     def _relays(self, peer: PeerId, through: Sequence[PeerId]) -> list[PeerId]:

@@ -22,7 +22,7 @@ from peerd.link.own_messages import (
     CircuitOpened,
 )
 from peerd.link.settings import LinkSettings
-from peerd.link.wire import Listener, Wire
+from peerd.link.wire import DialRefused, Listener, Wire
 from peerd.overlay.noise import NoiseProver
 from peerd.signing import SigningKey
 from peerd.units import KIB, MIB
@@ -32,13 +32,17 @@ from tests.link.test_service import send_piece
 
 
 class Walls:
-    """A Transport of the network's, for one peer: the addresses in `closed` cannot be dialled."""
+    """A Transport of the network's, for one peer: the addresses in `closed` cannot be dialled, and
+    those in `refusing` answer that nobody listens there."""
 
     def __init__(self, network: MemoryNetwork) -> None:
         self.network = network
         self.closed: set[str] = set()
+        self.refusing: set[str] = set()
 
     async def dial(self, address: str) -> Wire:
+        if address in self.refusing:
+            raise DialRefused
         if address in self.closed:
             raise PeerUnreachable("no route to it")
         return await self.network.dial(address)
@@ -202,9 +206,42 @@ async def test_who_was_linked_until_just_now_and_refuses_is_sought_through_nobod
         await a.told.until(lambda: "down" in a.told.story)
         with pytest.raises(PeerUnreachable, match=r"refused the connection; it has just ended$"):
             await a.links.connect(b.id, address)
+
+
+async def test_who_was_linked_a_while_ago_and_refuses_is_sought_through_others(
+    autojump_clock: MockClock,
+) -> None:
+    three = Three()
+    a, b, r = three.peers
+    three.walls(a).closed.clear()
+    async with running(*three.peers):
+        await a.connect(r)
+        await a.connect(b)
+        address = b.links.listening
+        await b.stop()
+        await a.told.until(lambda: "down" in a.told.story)
         await trio.sleep(GONE_S + 1)
         with pytest.raises(PeerUnreachable, match=f"refused the connection; through {r.id}"):
             await a.links.connect(b.id, address)
+
+
+async def test_who_lives_behind_a_wall_that_refuses_is_reached_by_the_second_dial(
+    autojump_clock: MockClock,
+) -> None:
+    three = Three()
+    a, b, r = three.peers
+    three.walls(a).closed.clear()
+    three.walls(a).refusing.add(f"{b.id}:1")
+    three.walls(b).closed.clear()
+    async with running(*three.peers):
+        await three.meet()
+        await b.connect(a)
+        await trio.aclose_forcefully(a.links._links[b.id]._wire.stream)
+        await a.told.until(lambda: "down" in a.told.story)
+        with pytest.raises(PeerUnreachable, match="it has just ended"):
+            await a.connect(b)
+        await a.connect(b)
+        assert remote(a, b) == f"via {r.id}"
 
 
 async def test_the_callers_candidate_is_asked_first_and_three_at_most(
