@@ -85,17 +85,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
     ):
         conflict: list[IdentityCloned] = []
         admission = OpenAdmission()
-        overlay = OverlayService(
-            key,
-            listen=config.listen,
-            announce=[address for address in config.announce if address.startswith("/")],
-            cluster=config.cluster,
-            boot=boot,
-            admission=admission,
-            rng=rng,
-            agent=f"peerd/{__version__}",
-            topics=(URGENT,),
-        )
+        overlay = _overlay(config, key, boot, admission, rng)
         gossip = GossipService(
             overlay,
             key,
@@ -106,32 +96,18 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             rng=rng,
             on_conflict=lambda found: _cloned(found, key, conflict, stop),
         )
-        settings = LinkSettings(
-            cluster=config.cluster,
-            agent=f"peerd/{__version__}",
-            listen=(config.link_listen,),
-            upload_limit_bytes_s=config.upload_limit,
-        )
         links = LinkService(
-            key.peer_id, boot, NoiseProver(key), gossip, admission, settings, download=download
-        )
+            key.peer_id, boot, NoiseProver(key), gossip, admission, _links(config),
+            download=download,
+        )  # fmt: skip
         keepers = KeeperService(
             key.peer_id, gossip, links, rng, zone=config.zone, seed=config.seed_peer,
             fresh_s=config.fresh_s,
         )  # fmt: skip
         near = Surroundings(
-            key,
-            store,
-            origin,
-            links,
-            keepers,
-            Inbound(),
-            rng,
-            time.time,
-            config.fresh_s,
-            trio.to_thread.run_sync,
-            config.zone,
-        )
+            key, store, origin, links, keepers, Inbound(), rng, time.time, config.fresh_s,
+            trio.to_thread.run_sync, config.zone,
+        )  # fmt: skip
         secret = key.sign(SECRET_PURPOSE, b"")
         swarm = SwarmService(near, secret, seed=config.seed_peer)
         counting = Counting(store, origin, links)
@@ -162,6 +138,31 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
                 await gossip.leave()
             await services.stop()
             nursery.cancel_scope.cancel()
+
+
+def _overlay(
+    config: Config, key: SigningKey, boot: bytes, admission: OpenAdmission, rng: Random
+) -> OverlayService:
+    return OverlayService(
+        key,
+        listen=config.listen,
+        announce=[address for address in config.announce if address.startswith("/")],
+        cluster=config.cluster,
+        boot=boot,
+        admission=admission,
+        rng=rng,
+        agent=f"peerd/{__version__}",
+        topics=(URGENT,),
+    )
+
+
+def _links(config: Config) -> LinkSettings:
+    return LinkSettings(
+        cluster=config.cluster,
+        agent=f"peerd/{__version__}",
+        listen=(config.link_listen,),
+        upload_limit_bytes_s=config.upload_limit,
+    )
 
 
 async def _listening(links: LinkService, *, task_status: trio.TaskStatus[None]) -> None:
