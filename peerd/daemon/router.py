@@ -38,6 +38,7 @@ class Router:
 
     def link_up(self, peer: PeerId) -> None:
         self._gossip.reachable(peer)
+        self._keepers.link_up(peer)
 
     def link_down(self, peer: PeerId) -> None:
         self._keepers.link_down(peer)

@@ -328,7 +328,8 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
 
     `term` 0: nothing is known. `keeping`: the sender grants for this task now.
     `leases` are those outstanding; `holders` hold all of `version`; `members` are in the swarm.
-    `keeper` is who keeps it, as far as one knows who does not.
+    `keeper` is who keeps it, as far as one knows who does not. `granted` are the pieces that are
+    held or were granted to be read (empty: not told), for who follows the sender.
     """
 
     task: WireTaskId
@@ -341,6 +342,7 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
     holders: Annotated[tuple[WirePeerId, ...], Meta(max_length=256)]
     members: Annotated[tuple[WirePeerId, ...], Meta(max_length=1024)]
     keeper: WirePeerId | None = None
+    granted: WireBitmap = b""
 
 
 class Delegate(LinkMessage, frozen=True, tag=32):

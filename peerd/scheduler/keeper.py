@@ -6,8 +6,9 @@ were heard before; a peer's mistake is RemoteProtocolError, and changes nothing 
 
 A task is idle, probing or kept:
     idle     an Enrol, nobody better alive    → probing (kept at once, if nobody is to be asked)
-    probing  all answered, or 0.75 s are over → kept; idle, if a better-ranked one keeps it
+    probing  all answered, or 0.75 s are over → kept; idle, if one that may stay keeps it
     kept     a better-ranked one keeps it     → idle, after the roster was handed over
+Who keeps a task stays while it is the first in order or a standby, whoever joins (`Seat.left_to`).
 Roster and grants of a kept task: keeper_members, keeper_grants, keeper_outcomes (ADR 0005).
 """
 
@@ -152,10 +153,7 @@ class KeeperCore(MembersDoor):
         if seat.keeper is not None and self._keeps(seat, now):
             if seat.keeper not in barred:
                 return seat.keeper
-            if seat.redirected.get(peer) != seat.keeper and len(seat.redirected) < WAITING_MAX:
-                # It is there for us: the asker is to try once more.
-                seat.redirected[peer] = seat.keeper
-                return seat.keeper
+            return None  # This peer asks it: it may have died, and be gone for us a moment later.
         for better in seat.better(message.candidates):
             if better not in barred and not self._is_dead(better, now):
                 return better
@@ -165,7 +163,10 @@ class KeeperCore(MembersDoor):
         self._rank(seat)
         named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
         better = [x for x in seat.better(named) if not self._is_dead(x, now)]
-        others = [*seat.standbys(self.config.standbys), *seat.hints]
+        others = [] if self._follows(seat, now) else [
+            *seat.standbys(self.config.standbys), *seat.hints,
+            *(() if seat.keeper is None else (seat.keeper,)),
+        ]  # fmt: skip
         targets = dict.fromkeys(
             [*better[: self.config.probes_max], *(x for x in others if not self._is_dead(x, now))]
         )
@@ -183,7 +184,10 @@ class KeeperCore(MembersDoor):
         """All that could be heard was heard: keep the task, or send the askers on."""
         assert seat.probing is not None
         answers, seat.probing = seat.probing.answers, None
-        keepers = [x for x, copy in answers.items() if copy.state.keeping and seat.outranked_by(x)]
+        standbys = self.config.standbys
+        keepers = [
+            x for x, copy in answers.items() if copy.state.keeping and seat.left_to(x, standbys)
+        ]
         if keepers:
             best = ranked(keepers, seat.task)[0]
             seat.keeper, seat.keeper_at = best, now
@@ -202,6 +206,8 @@ class KeeperCore(MembersDoor):
             seat, self.own, waiting, answers, self._members, self._dead, self._rng, self.config,
             self._out, now,
         )  # fmt: skip
+        if self._follows(seat, now):
+            terms.withhold(seat, seat.kept)
         for peer, asked in waiting.items():
             try:
                 members.enrol(seat.kept, peer, asked, now)
@@ -212,6 +218,8 @@ class KeeperCore(MembersDoor):
         else:
             members.enlist(seat.kept)
         seat.kept.wake(Timer.BETTER, now + self.config.better_interval_s)
+        for peer in [x for x, y in answers.items() if y.state.keeping and not seat.outranked_by(x)]:
+            self._claim(seat, seat.kept, peer, now)
         self._after(seat, now)
 
     # --- other keepers
@@ -223,8 +231,6 @@ class KeeperCore(MembersDoor):
             self._send(peer, none)
         elif seat.kept is None:
             self._send(peer, seat.answer(now))
-        elif seat.outranked_by(peer) and self._may_yield(seat, now):
-            self._yield(seat, seat.kept, peer, now)
         else:
             self._send(peer, seat.kept.state(now, handover=False))
 
@@ -241,22 +247,31 @@ class KeeperCore(MembersDoor):
             if state.handover and not seat.outranked_by(peer):
                 terms.merge(seat, seat.kept, state, self._dead, now)
             elif state.keeping and not seat.outranked_by(peer):
-                self._hurry(seat, peer, now)
-            elif state.keeping and self._may_yield(seat, now):
+                self._claim(seat, seat.kept, peer, now)
+            elif state.keeping and seat.may_yield(self.config, now):
                 self._yield(seat, seat.kept, peer, now)
             self._after(seat, now)
         elif seat.probing is not None and peer in seat.probing.waiting_for:
             seat.probing.answers[peer] = Copy(state, now)
             self._probe_named(seat, seat.probing, state.keeper, now)
             self._answered(seat, peer, now)
-        elif state.keeping and not seat.outranked_by(peer):
-            if seat.probing is not None:
-                self._probe_named(seat, seat.probing, peer, now)
+        elif state.handover or state.keeping:
+            self._copied(seat, peer, state, now)
+
+    def _copied(self, seat: Seat, peer: PeerId, state: KeeperState, now: float) -> None:
+        """What another keeps, or did until now."""
+        if state.keeping and seat.probing is not None and not seat.outranked_by(peer):
+            self._probe_named(seat, seat.probing, peer, now)
+        self._rank(seat)
+        if state.keeping and not seat.left_to(peer, self.config.standbys):
             seat.hints = tuple(dict.fromkeys([peer, *seat.hints]))[: self.config.holders_checked]
-        elif state.handover or (state.keeping and seat.outranked_by(peer)):
-            seat.store_copy(state, now)
-            if state.keeping:
-                seat.keeper, seat.keeper_at = peer, now
+            return
+        if state.keeping:
+            known = seat.keeper if seat.keeper is not None and self._keeps(seat, now) else peer
+            if ranked([known, peer], seat.task)[0] != peer:
+                return  # Two keep it: this one will yield.
+            seat.keeper, seat.keeper_at = peer, now
+        seat.store_copy(state, now)
 
     def _probe_named(self, seat: Seat, probing: Probing, keeper: PeerId | None, now: float) -> None:
         """A standby names the keeper that it has its copy from: that one is asked, too."""
@@ -271,22 +286,17 @@ class KeeperCore(MembersDoor):
         self._send(keeper, Probe(seat.task))
         self._schedule(seat)
 
-    def _hurry(self, seat: Seat, peer: PeerId, now: float) -> None:
-        """A lower-ranked one keeps what is kept here: ask it, and it hands over."""
-        if peer != self.own and now - seat.hurried_at >= self.config.copy_members_s:
-            seat.hurried_at = now
-            self._send(peer, Probe(seat.task))
+    def _claim(self, seat: Seat, kept: Kept, peer: PeerId, now: float) -> None:
+        """A lower-ranked one keeps what is kept here: once it hears so, it hands over."""
+        if peer != self.own and now - seat.claimed_at >= self.config.copy_members_s:
+            seat.claimed_at = now
+            self._send(peer, kept.state(now, handover=False))
 
     def _answered(self, seat: Seat, peer: PeerId, now: float) -> None:
         assert seat.probing is not None
         seat.probing.waiting_for.discard(peer)
         if not seat.probing.waiting_for:
             self._decide(seat, now)
-
-    def _may_yield(self, seat: Seat, now: float) -> bool:
-        """Not again and again: views may differ for long."""
-        seat.yields = [at for at in seat.yields if now - at <= self.config.handover_pause_s]
-        return len(seat.yields) < self.config.handovers_max
 
     def _yield(self, seat: Seat, kept: Kept, to: PeerId, now: float) -> None:
         """Hand the roster to a better-ranked keeper, and send its members there."""
@@ -364,8 +374,7 @@ class KeeperCore(MembersDoor):
             kept.timers.pop(timer, None)
             match timer:
                 case Timer.PAUSE:
-                    kept.say(now, f"grants again; {len(kept.awaiting)} members did not register")
-                    kept.awaiting.clear()
+                    terms.resume(kept, now)
                 case Timer.CHECK:
                     members.check_over(kept, now)
                 case Timer.LOST:

@@ -1,7 +1,8 @@
 """Who is granted what next: resolving first, then extents or the one stream, then audits.
 
-Always: nothing is granted before members of a former keeper had their time to register, nor a
-piece that a member holds or reads; only who asked, is not refused, blocked, lost or cooling off.
+Always: before members of a former keeper had their time to register nothing is granted but what
+they cannot hold or read (`Kept.withheld`); nor is ever a piece that a member holds or reads; only
+who asked, is not refused, blocked, lost or cooling off is granted anything.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ def plan(kept: Kept, now: float) -> None:
         kept.roster.settle()
         cells.plan(kept, now)
         return
-    if kept.paused():
+    if kept.paused() and kept.withheld is None:
         return
     uncovered = kept.roster.settle()
     if uncovered:
-        kept.book.unread(uncovered, "lost")
+        kept.book.unread(uncovered, "lost", last=True)
     if kept.zone:
         borders.plan(kept, now)
+        return
+    if kept.paused():
+        if kept.resolved and kept.parallel:
+            _read(kept, now)
         return
     if Timer.OVERDUE not in kept.timers:
         spread.look(kept, now)
@@ -72,7 +77,7 @@ def _resolve(kept: Kept, now: float) -> None:
 def _read(kept: Kept, now: float) -> None:
     while not kept.book.drained and pace.may_begin(kept, now):
         entry = pick(kept, now)
-        held = kept.roster.covered & ~kept.rescued
+        held = kept.roster.covered & ~kept.rescued | (kept.withheld or 0)
         run = kept.book.next_run(held) if entry is not None else None
         if entry is None or run is None:
             return
@@ -146,7 +151,7 @@ def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[E
     """With whether anybody fits, be it that all of them have enough for now."""
     roster, held = kept.roster, kept.book.by_holder
     config = kept.config
-    each = config.leases_all_wanted // max(1, len(roster.askers))
+    each = config.leases_all_wanted // max(1, len(roster.askers) + len(kept.awaiting))
     each = max(config.leases_each_min, min(config.leases_each_max, each))
     best: Entry | None = None
     others = False

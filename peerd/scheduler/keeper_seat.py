@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
+from msgspec.structs import replace
+
 from peerd.ids import PeerId, TaskId, VersionId
 from peerd.link.messages import Enrol, KeeperState, LeaseInfo
 from peerd.manifest import VersionInfo
@@ -79,7 +81,7 @@ class Seat:
     keeper_at: float = -inf
     term_heard: int = 0
     yields: list[float] = field(default_factory=list)
-    hurried_at: float = -inf
+    claimed_at: float = -inf
     merges: list[float] = field(default_factory=list)
     waiting: dict[PeerId, Enrol] = field(default_factory=dict)
     redirected: dict[PeerId, PeerId] = field(default_factory=dict)
@@ -109,6 +111,15 @@ class Seat:
 
     def outranked_by(self, peer: PeerId) -> bool:
         return weight(peer, self.task) > self.own_weight
+
+    def left_to(self, peer: PeerId, standbys: int) -> bool:
+        """Whether a keeper stays: it outranks this peer, or is the first in order or a standby."""
+        return self.outranked_by(peer) or peer in self.order[: 1 + standbys]
+
+    def may_yield(self, config: KeeperConfig, now: float) -> bool:
+        """Not again and again: views may differ for long."""
+        self.yields = [at for at in self.yields if now - at <= config.handover_pause_s]
+        return len(self.yields) < config.handovers_max
 
     def heard_term(self, term: int, jump_max: int) -> None:
         """Terms grow by one a keeper; one that jumps far is believed only so far."""
@@ -150,11 +161,7 @@ class Seat:
     def store_copy(self, state: KeeperState, now: float) -> None:
         """The newest state; an update without a member list keeps the former one."""
         if self.copy is not None and not state.members:
-            known = self.copy.state
-            state = KeeperState(
-                state.task, state.term, state.keeping, state.handover, state.version,
-                state.validated_s, state.leases, state.holders, known.members,
-            )  # fmt: skip
+            state = replace(state, members=self.copy.state.members)
         self.copy = Copy(state, now)
 
     def list_holder(self, info: VersionInfo, peer: PeerId, config: KeeperConfig) -> None:

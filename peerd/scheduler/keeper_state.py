@@ -41,6 +41,8 @@ RENEWED_PIECES = 4
 """A stream is renewed for so many pieces at a time. Guess."""
 LEASES_TOLD_MAX = 256
 MEMBERS_TOLD_MAX = 1024
+GRANTED_TOLD_PIECES = 4096
+"""512 bytes at most: a copy goes with every grant. Guess."""
 
 
 class Doubt(Enum):
@@ -69,7 +71,8 @@ class Timer(Enum):
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One task. `awaiting` are members of a former keeper that have not registered here yet;
+    """One task. `awaiting` are members of a former keeper that have not registered here yet,
+    and `withheld` what they may hold or read (None: nobody knows);
     `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
     `voices` say who vouched for which version of it. `scope`: what is kept of it, a `zone`, a
     `cell` of the group (or of that zone), or all; `wide` is the seat of the whole that a cell is
@@ -103,6 +106,7 @@ class Kept:
     doubt: Doubt = Doubt.NONE
     revalidate_at: float = -inf
     awaiting: set[PeerId] = field(default_factory=set)
+    withheld: int | None = None
     failures: dict[PeerId, tuple[str, str, float]] = field(default_factory=dict)
     claims: dict[PeerId, str] = field(default_factory=dict)
     voices: dict[PeerId, VersionId] = field(default_factory=dict)
@@ -212,6 +216,7 @@ class Kept:
         self.roster.begin(count)
         self.audits.begin(count, self.parallel)
         self.spread = self.rescued = self.hedged = 0
+        self.withheld = None
         if self.parallel and count and not self.scope:
             self.book.cut(count, f"{self.own}/{self.task}")
         else:
@@ -342,7 +347,18 @@ class Kept:
             self.version if self.confirmed else None,
             min(self.age_s(now), VALIDATED_NEVER_S), tuple(leases), tuple(holders),
             tuple([*readers, *others][:MEMBERS_TOLD_MAX]) if members else (),
+            granted=self._granted(),
         )  # fmt: skip
+
+    def _granted(self) -> bytes:
+        """For who follows; with many pieces it is not told, for it goes with every copy."""
+        count = self.count
+        if not self.confirmed or not self.parallel or self.scope or not count:
+            return b""
+        if count > GRANTED_TOLD_PIECES:
+            return b""
+        bits = self.book.granted | self.roster.covered | (self.withheld or 0)
+        return bits.to_bytes((count + 7) // 8, "little")
 
     def readers_named(self) -> tuple[RosterPeer, ...]:
         """A few who read now, or else who hold something: proof that waiting is worth it."""

@@ -133,6 +133,14 @@ class KeeperTable:
             return False
         return self._lost_at.get(seat.keeper, -inf) < seat.keeper_at
 
+    def _follows(self, seat: Seat, now: float) -> bool:
+        """Whether its keeper just died, and this peer had its copies until then: no other standby
+        knows more."""
+        if seat.keeper is None or seat.copy is None or not self._is_dead(seat.keeper, now):
+            return False
+        lost_at = self._lost_at.get(seat.keeper, -inf)
+        return seat.keeper_at <= lost_at and now - lost_at <= self.config.probe_wait_s
+
     def _after(self, seat: Seat, now: float) -> None:
         """After anything that happened to a kept task."""
         if seat.kept is not None:

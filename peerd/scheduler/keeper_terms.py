@@ -18,14 +18,17 @@ from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
 from peerd.scheduler.keeper_members import adopt
 from peerd.scheduler.keeper_seat import Copy, Seat
-from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, Timer
+from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, Timer, fits
 from peerd.scheduler.keeper_width import Width
-from peerd.scheduler.leases import LeaseBook
+from peerd.scheduler.leases import LeaseBook, run_bits
 from peerd.scheduler.ports import Member
-from peerd.scheduler.roster import Roster
+from peerd.scheduler.roster import Roster, parse_bitmap
 
 AWAITED_ASKED_MAX = 64
 """So many members of a former keeper are asked whether they are there. Guess."""
+UNTOLD_GRANTS = 16
+"""Extents that a keeper may have granted and not told of when it died: its copies go every 20 ms,
+and wait on a busy link for some tenths of a second. As many as few readers hold together."""
 TERM_MAX = 1 << 52
 """Below what a message carries, so that the next term always fits."""
 
@@ -146,6 +149,44 @@ def _pause(
     kept.say(now, f"grants nothing yet: {len(kept.awaiting)} members are to register again")
 
 
+def withhold(seat: Seat, kept: Kept) -> None:
+    """The former keeper died just now, and told this peer what it granted: that waits for those
+    who are to register, and what it granted next and could not tell; the rest does not."""
+    if seat.copy is None or seat.keeper is None or not kept.paused():
+        return
+    bits = _granted(kept, seat.copy.state)
+    if bits is None or kept.count is None:
+        return
+    ahead = LeaseBook(1)
+    ahead.cut(kept.count, f"{seat.keeper}/{seat.task}")
+    for _ in range(UNTOLD_GRANTS):
+        run = ahead.next_run(bits)
+        bits |= run_bits(*run) if run is not None else 0
+    kept.withheld = bits
+
+
+def _granted(kept: Kept, state: KeeperState) -> int | None:
+    """What another keeper granted or knew to be held; None: it does not say."""
+    if not state.granted or state.version is None or kept.version is None or not kept.parallel:
+        return None
+    if not fits(state.version, kept.version):
+        return None
+    try:
+        return parse_bitmap(state.granted, kept.count)
+    except RemoteProtocolError:
+        return None
+
+
+def resume(kept: Kept, now: float) -> None:
+    """Members had their time to register: what none of them holds or reads is to be read."""
+    kept.say(now, f"grants again; {len(kept.awaiting)} members did not register")
+    kept.awaiting.clear()
+    if kept.withheld is not None:
+        withheld, kept.withheld = kept.withheld, None
+        left = withheld & ~kept.roster.covered & ~kept.book.leased
+        kept.book.unread(left, "views", last=True)
+
+
 def awaited(kept: Kept, gone: Collection[PeerId], now: float) -> None:
     """These will not register any more."""
     if kept.paused() and kept.awaiting and kept.awaiting.intersection(gone):
@@ -180,6 +221,8 @@ def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], 
     seat.merges = [at for at in seat.merges if now - at < kept.config.handover_pause_s]
     if absent and len(seat.merges) < kept.config.merges_max:
         seat.merges.append(now)
+        before, told = kept.withheld if kept.paused() else 0, _granted(kept, state)
+        kept.withheld = None if before is None or told is None else before | told
         kept.awaiting |= absent
         kept.timers[Timer.PAUSE] = now + kept.config.reregister_s
     kept.copy_soon(now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 from peerd.ids import LeaseId, PeerId, PieceIndex
@@ -77,22 +77,32 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class _Pool:
-    """Extents in the order in which this keeper grants them; `heap` holds positions in it."""
+    """Extents in the order in which this keeper grants them; `queued` are positions in it, `heap`
+    has them, and some that were moved to the `end`."""
 
     extent: int
-    order: list[int]
+    order: dict[int, int]
     place: dict[int, int]
-    heap: list[int] = field(default_factory=list)
-    queued: set[int] = field(default_factory=set)
+    heap: list[int]
+    queued: set[int]
+    end: int
 
-    def push(self, extent: int) -> None:
+    def push(self, extent: int, last: bool) -> None:
         position = self.place[extent]
-        if position not in self.queued:
-            self.queued.add(position)
-            heapq.heappush(self.heap, position)
+        if position in self.queued and not last:
+            return
+        if last:
+            self.queued.discard(position)  # And is skipped in the heap.
+            del self.order[position]
+            position, self.end = self.end, self.end + 1
+            self.order[position], self.place[extent] = extent, position
+        self.queued.add(position)
+        heapq.heappush(self.heap, position)
 
     def pop(self) -> int:
         position = heapq.heappop(self.heap)
+        while position not in self.queued:
+            position = heapq.heappop(self.heap)
         self.queued.discard(position)
         return self.order[position]
 
@@ -120,7 +130,10 @@ class LeaseBook:
         extents = range(-(-count // extent))
         order = sorted(extents, key=lambda number: weight(PeerId(str(number)), key))
         place = {number: position for position, number in enumerate(order)}
-        self._pool = _Pool(extent, order, place, list(range(len(order))), set(range(len(order))))
+        places = range(len(order))
+        self._pool = _Pool(
+            extent, dict(enumerate(order)), place, list(places), set(places), len(order)
+        )
         self._count = count
         self.granted = 0
         self._why = {}
@@ -132,16 +145,16 @@ class LeaseBook:
     @property
     def drained(self) -> bool:
         """No extent waits (those that do may be covered meanwhile)."""
-        return self._pool is None or not self._pool.heap
+        return self._pool is None or not self._pool.queued
 
     @property
     def extents_waiting(self) -> int:
-        return 0 if self._pool is None else len(self._pool.heap)
+        return 0 if self._pool is None else len(self._pool.queued)
 
     def next_run(self, covered: int) -> tuple[int, int] | None:
         """The next run of pieces, within one extent, that nobody holds or reads."""
         pool = self._pool
-        while pool is not None and pool.heap:
+        while pool is not None and pool.queued:
             number = pool.pop()
             first = number * pool.extent
             size = min(pool.extent, self._count - first)
@@ -152,12 +165,15 @@ class LeaseBook:
             start = lowest(free)
             run = lowest(~(free >> start))
             if free >> (start + run):
-                pool.push(number)
+                pool.push(number, last=False)
             return first + start, run
         return None
 
-    def unread(self, bits: int, reason: str) -> None:
-        """These pieces are to be read (again); `reason` is counted when they are granted."""
+    def unread(self, bits: int, reason: str, *, last: bool = False) -> None:
+        """These pieces are to be read (again); `reason` is counted when they are granted.
+
+        `last`: after all others, for who holds them may come back.
+        """
         if not bits:
             return
         self._why[reason] = self._why.get(reason, 0) | (bits & self.granted)
@@ -165,7 +181,7 @@ class LeaseBook:
             return
         while bits:
             number = lowest(bits) // self._pool.extent
-            self._pool.push(number)
+            self._pool.push(number, last)
             bits &= ~run_bits(number * self._pool.extent, self._pool.extent)
 
     # --- leases

@@ -2,7 +2,7 @@
 
 Always: at most one peer is being asked; this peer itself is the last resort, so there is always
 somebody to ask; messages of an older term, or of one who is not our keeper, are refused (fencing);
-a redirect is followed only to a better-ranked or known member, and only so often.
+a redirect is followed to whomever it names (views differ), and only so often.
 
     idle ──members synced──▸ asking ──Enrolled──▸ settled ──link lost, silent, Redirect──▸ asking
 """
@@ -58,13 +58,20 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """A link to `peer` came up: that it could not be reached is no longer so."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Whether nothing arrives and nothing can be done but wait for the keeper."""
 
     waiting: bool
 
 
-Event = Begin | MembersNow | Heard | Unreachable | Waiting
+Event = Begin | MembersNow | Heard | Unreachable | Reached | Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,7 @@ class Seeker:
         self._answer_by = inf
         self._barred: dict[PeerId, float] = {}
         self._times_barred: dict[PeerId, int] = {}
+        self._not_reached: set[PeerId] = set()
         self._retried: set[PeerId] = set()
         self._hops = 0
         self._waiting = False
@@ -168,6 +176,12 @@ class Seeker:
                 return self._heard(peer, message, now)
             case Unreachable(peer=peer):
                 return self._unreachable(peer, now)
+            case Reached(peer=peer):
+                if peer in self._not_reached:
+                    self._not_reached.discard(peer)
+                    self._barred.pop(peer, None)
+                    self._times_barred.pop(peer, None)
+                return []
             case Waiting(waiting=waiting):
                 if waiting and not self._waiting:
                     self._sign_at = self._heard_at = now
@@ -208,6 +222,7 @@ class Seeker:
 
     def validate(self) -> None:
         assert self.own not in self._barred, "barred itself"
+        assert self._not_reached <= self._barred.keys()
         assert self._asked is None or self._answer_by < inf
         assert self.keeper is None or self._asked is None or self._asked == self.keeper
 
@@ -274,7 +289,7 @@ class Seeker:
         left = self._leave() if peer == self.keeper else []
         self._asked = None
         self._hops += 1
-        if self._hops > self.config.hops_max or not self._plausible(peer, to):
+        if self._hops > self.config.hops_max or not (self._shared or to == self.own):
             self._bar(peer, now)
             return [*left, *self._ask_next(now)]
         if to in self._barred:
@@ -282,13 +297,8 @@ class Seeker:
                 return [*left, *self._ask(peer, (), now)]
             self._retried.add(to)
             del self._barred[to]
+            self._not_reached.discard(to)
         return [*left, *self._ask(to, message.addresses, now)]
-
-    def _plausible(self, peer: PeerId, to: PeerId) -> bool:
-        """Redirects go up the order; a peer not in the group yet may name any member."""
-        if not self._shared:
-            return to == self.own
-        return to in self._members or weight(to, self.task) >= weight(peer, self.task)
 
     def _unreachable(self, peer: PeerId, now: float) -> list[Order]:
         if peer == self.own:
@@ -296,6 +306,7 @@ class Seeker:
         if peer == self._asked:
             self._asked = None
             self._bar(peer, now)
+            self._not_reached.add(peer)
             left = self._leave() if peer == self.keeper else []
             return [*left, *self._ask_next(now)]
         if peer == self.keeper:
@@ -310,6 +321,7 @@ class Seeker:
         for peer, until in list(self._barred.items()):
             if until <= now:
                 del self._barred[peer]
+                self._not_reached.discard(peer)
         if self._hops > self.config.hops_max:
             self._hops = 0
             return self._ask(self.own, (), now)

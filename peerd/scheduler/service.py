@@ -224,12 +224,8 @@ class KeeperService:
 
     def _give_back(self, peer: PeerId, grant: msg.LeaseGrant) -> None:
         """A lease for a task that we want no more."""
-        self._send(
-            peer,
-            msg.LeaseReport(
-                grant.task, grant.term, grant.info.lease, msg.Outcome.RETURNED, (), "", ""
-            ),
-        )
+        lease, returned = grant.info.lease, msg.Outcome.RETURNED
+        self._send(peer, msg.LeaseReport(grant.task, grant.term, lease, returned, (), "", ""))
 
     def _to_keeper(self, peer: PeerId, message: Message) -> None:
         core = self._core_for(peer, message)
@@ -251,10 +247,12 @@ class KeeperService:
             return self._private if found and not found[0].enrolment().shared else self.core
         return self._private if self._private.kept(task) is not None else self.core
 
+    def link_up(self, peer: PeerId) -> None:
+        self._seek_all(sought.Reached(peer))
+
     def link_down(self, peer: PeerId) -> None:
         self._keep(self.core, kept.LinkLost(peer))
-        for task in tuple(self._seekers):
-            self._seek(task, sought.Unreachable(peer))
+        self._seek_all(sought.Unreachable(peer))
 
     def members_changed(self) -> None:
         """The group, or whether this peer is synced, changed (gossip.on_change)."""
@@ -285,8 +283,7 @@ class KeeperService:
         self._members.unreachable(peer)
         self._directory.lost(peer)
         self._keep(self.core, kept.Undelivered(peer))
-        for task in tuple(self._seekers):
-            self._seek(task, sought.Unreachable(peer))
+        self._seek_all(sought.Unreachable(peer))
 
     # --- carrying out
 
@@ -302,6 +299,10 @@ class KeeperService:
         found = self._seekers.get(task)
         if found is not None:
             self._follow(*found, found[1].handle(event, trio.current_time()))
+
+    def _seek_all(self, event: sought.Event) -> None:
+        for task in tuple(self._seekers):
+            self._seek(task, event)
 
     def _follow(self, member: SwarmMember, ladder: Ladder, orders: Iterable[At]) -> None:
         self._at_seat.update(dict.fromkeys(ladder.seats, member.task))

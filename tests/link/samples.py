@@ -114,7 +114,7 @@ SAMPLES: tuple[Message, ...] = (
     Holdings((INFO,), "eu/fra", True),
     Enlist(TASK, SPEC),
     Probe(TASK),
-    KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,)),
+    KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,), None, b"\x05"),
     Delegate(TASK, 3),
     Sample(TASK, (MEMBER,), True),
     Join(INFO, bytes(3), "eu/fra", True),

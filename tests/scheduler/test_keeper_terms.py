@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from msgspec.structs import replace
+
 from peerd.link import messages as m
 from peerd.link.messages import LeaseKind
 from peerd.scheduler.keeper_events import Hinted, KeeperConfig
@@ -152,7 +155,7 @@ def test_standbys_hear_of_every_grant() -> None:
     assert not desk.to(desk.order[3], m.KeeperState)
 
 
-def test_a_lower_keeper_hands_over_to_a_better_one_that_probes() -> None:
+def test_a_lower_keeper_hands_over_to_a_better_one_that_keeps_it_too() -> None:
     desk = Desk(range(1, 5), own=Desk(range(1, 5)).order[1])
     first, _, third, asker = desk.order
     desk.members(sorted({*range(1, 5)} - {first}))
@@ -163,6 +166,8 @@ def test_a_lower_keeper_hands_over_to_a_better_one_that_probes() -> None:
     desk.resolve(asker, 10)
     leases = {x.lease for x in desk.leases()}
     desk.hear(first, m.Probe(desk.task))
+    assert [x.keeping for x in desk.to(first, m.KeeperState)][-1], "its question alone is no claim"
+    desk.hear(first, state(desk, term=9, keeping=True))
     (given,) = [x for x in desk.to(first, m.KeeperState) if x.handover]
     assert {x.lease for x in given.leases} == leases
     assert desk.id(asker) in given.members
@@ -346,4 +351,101 @@ def test_a_newcomer_that_ranks_high_hears_who_keeps_before_anybody_asks_it() -> 
     (copy, *_) = desk.to(first, m.KeeperState)
     other.hear(desk.own, copy)
     other.enrol(first, room=None)
-    assert other.to(desk.own, m.Probe)
+    assert other.to(first, m.Redirect)[-1].to == desk.id(desk.own)
+
+
+def restarted(incumbent: int, ranks: int = 6) -> tuple[Desk, int]:
+    """The best-ranked comes back without a memory; `incumbent`, by rank, keeps the task."""
+    desk = Desk(range(1, ranks + 1))
+    keeper = desk.order[incumbent]
+    desk.enrol(desk.own, room=None)
+    for number in desk.order[1:3]:
+        keeping = number == keeper
+        told = state(desk, term=3, keeping=keeping)
+        if not keeping:
+            told = replace(told, keeper=desk.id(keeper))
+        desk.hear(number, told)
+    if incumbent > 2:
+        assert desk.to(keeper, m.Probe)
+        desk.hear(keeper, state(desk, term=3, keeping=True))
+    return desk, keeper
+
+
+@pytest.mark.parametrize("incumbent", [1, 2])
+def test_who_comes_back_leaves_the_task_to_the_standby_that_keeps_it(incumbent: int) -> None:
+    desk, keeper = restarted(incumbent)
+    assert not desk.core.tasks_kept()
+    assert desk.to(desk.own, m.Redirect)[-1].to == desk.id(keeper)
+    desk.enrol(5, room=None)
+    assert desk.to(5, m.Redirect)[-1].to == desk.id(keeper)
+
+
+def test_a_keeper_far_down_the_order_hears_at_once_who_follows_it() -> None:
+    """Others would not look for it there."""
+    desk, keeper = restarted(3)
+    assert desk.core.tasks_kept() == [desk.task]
+    told = desk.to(keeper, m.KeeperState)[-1]
+    assert (told.keeping, told.term) == (True, 4)
+
+
+def test_when_the_standby_that_kept_it_is_gone_who_came_back_knows_its_leases() -> None:
+    desk, keeper = restarted(1)
+    version = desk.version(keeper, 10)
+    running = lease(desk, desk.order[3], 5)
+    told = state(desk, term=3, keeping=True, version=version, leases=(running,), members=(4, 5))
+    desk.hear(keeper, told)
+    desk.undelivered(keeper)
+    desk.enrol(desk.own, prior=3)
+    desk.later(1.0)
+    assert desk.core.tasks_kept() == [desk.task]
+    assert [x.first for x in desk.leases()] == [5]
+
+
+@pytest.mark.parametrize(("silent_s", "asks"), [(0.1, False), (2.0, True)])
+def test_a_standby_asks_nobody_when_its_keeper_died_just_now(silent_s: float, asks: bool) -> None:
+    """It had the keeper's copies until then; what others know costs a round trip."""
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, asker, _ = desk.order
+    running = lease(desk, asker, 5)
+    version = desk.version(first, 10)
+    told = state(desk, term=3, keeping=True, version=version, leases=(running,), members=(asker,))
+    desk.hear(first, told)
+    desk.later(1.0)
+    desk.lost(first)
+    desk.undelivered(first)
+    desk.later(silent_s)
+    desk.enrol(asker, prior=3, unreachable=[first], room=None)
+    assert bool(desk.to(third, m.Probe)) == asks
+    assert bool(desk.core.tasks_kept()) != asks
+
+
+def test_whom_an_asker_cannot_reach_is_asked_before_it_is_sent_there_again() -> None:
+    """The keeper may have died: what is believed of it then costs the asker a dial."""
+    desk = Desk(range(1, 5), own=Desk(range(1, 5)).order[1])
+    first, _, third, asker = desk.order
+    desk.hear(first, state(desk, term=3, keeping=True))
+    desk.enrol(asker, room=None, unreachable=[first], prior=3)
+    assert not desk.to(asker, m.Redirect)
+    assert desk.to(first, m.Probe)
+    for number in (first, third, asker):
+        desk.undelivered(number)
+    assert desk.core.tasks_kept() == [desk.task]
+
+
+def test_who_cannot_reach_the_keeper_that_stays_is_kept_for_in_the_end() -> None:
+    desk, keeper = restarted(1)
+    for _ in range(2):
+        desk.enrol(5, room=None, unreachable=[keeper])
+        for number in desk.order[1:3]:
+            desk.hear(number, state(desk, term=3, keeping=number == keeper))
+        desk.later(1.0)
+    assert desk.core.tasks_kept() == [desk.task]
+
+
+def test_of_two_that_keep_it_the_better_ranked_is_believed() -> None:
+    desk = Desk(range(1, 6))
+    _, second, third, asker, _ = desk.order
+    desk.hear(second, state(desk, term=3, keeping=True))
+    desk.hear(third, state(desk, term=4, keeping=True))
+    desk.enrol(asker, room=None)
+    assert desk.to(asker, m.Redirect)[-1].to == desk.id(second)

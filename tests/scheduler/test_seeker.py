@@ -113,6 +113,26 @@ def test_a_redirect_is_followed_up_the_order() -> None:
     assert asker.asked == ORDER[1]  # And says again that it cannot.
 
 
+def test_who_comes_back_is_asked_again_without_waiting_its_time_out() -> None:
+    asker = Asker()
+    asker.event(sk.Unreachable(ORDER[0]))
+    assert asker.asked == ORDER[1]
+    asker.enrolled(ORDER[1], 4)
+    asker.event(sk.Reached(ORDER[0]))
+    asker.event(sk.Unreachable(ORDER[1]))
+    asker.event(sk.Unreachable(ORDER[1]))
+    assert asker.asked == ORDER[0]
+
+
+def test_a_link_does_not_excuse_who_was_silent() -> None:
+    asker = Asker()
+    asker.later(asker.seeker.config.answer_s)
+    assert asker.asked == ORDER[1]
+    asker.event(sk.Reached(ORDER[0]))
+    asker.event(sk.Unreachable(ORDER[1]))
+    assert asker.asked == ORDER[2]
+
+
 def test_redirects_end() -> None:
     asker = Asker(place=5)
     for hop in range(20):
@@ -122,14 +142,19 @@ def test_redirects_end() -> None:
     assert asker.asked == ORDER[5]
 
 
-def test_a_redirect_to_a_stranger_is_not_followed() -> None:
+def test_a_redirect_to_one_that_is_not_in_view_yet_is_followed_once() -> None:
+    """A keeper stays although others rank better; who just started may not know it."""
     asker = Asker()
-    stranger = next(
-        key(n).peer_id for n in range(100, 400)
-        if ranked([key(n).peer_id, ORDER[0]], TASK)[0] == ORDER[0]
-    )  # fmt: skip
+    stranger = key(100).peer_id
     asker.redirect(ORDER[0], stranger)
-    assert asker.asked == ORDER[1]
+    assert asker.asked == stranger
+    asker.event(sk.Unreachable(stranger))
+    assert asker.asked == ORDER[0]
+    asker.redirect(ORDER[0], stranger)
+    asker.event(sk.Unreachable(stranger))
+    assert asker.asked == ORDER[0]
+    asker.redirect(ORDER[0], stranger)
+    assert asker.asked == ORDER[0]  # And says that it cannot.
 
 
 def test_a_broken_link_is_dialled_once_more_before_another_is_asked() -> None:

@@ -115,6 +115,10 @@ class Keeping:
         if ladder.accepts(peer, message) and task in self._seekers:
             member.keeper_says(message)
 
+    def link_up(self, peer: PeerId) -> None:
+        for task in tuple(self._seekers):
+            self._seek(task, sought.Reached(peer))
+
     def link_down(self, peer: PeerId) -> None:
         self._keep(kept.LinkLost(peer))
         for task in tuple(self._seekers):

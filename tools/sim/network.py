@@ -119,8 +119,9 @@ class Network:
             most_bytes_s = self._lossy_bytes_s if peer.zone != other.zone else None
             link = Link(peer, other, self.latency_s(peer, other), most_bytes_s)
             peer.links[other.own] = other.links[peer.own] = link
-            peer.views.reachable(other.own)
-            other.views.reachable(peer.own)
+            for end, far in ((peer, other), (other, peer)):
+                end.views.reachable(far.own)
+                end.keeping.link_up(far.own)
             up = True
         for then in waiting:
             then(up)

@@ -128,6 +128,8 @@ class MemoryLinks:
             raise PeerUnreachable(f"no link to {peer}")
         self.up.add(peer)
         other.links.up.add(self._node.own)
+        self._node.keepers.link_up(peer)
+        other.keepers.link_up(self._node.own)
 
     def connected(self, peer: PeerId) -> bool:
         return peer in self.up or peer == self._node.own
