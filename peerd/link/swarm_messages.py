@@ -48,10 +48,11 @@ class Have(LinkMessage, frozen=True, tag=41):
 
 
 class Request(LinkMessage, frozen=True, tag=42):
-    """Send me these pieces, in this order."""
+    """Send me these pieces, in this order; of all pieces I lack `lacking`."""
 
     version: WireVersionId
     indices: Indices
+    lacking: WireCount
 
 
 class Cancel(LinkMessage, frozen=True, tag=43):

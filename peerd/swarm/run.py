@@ -273,7 +273,8 @@ class TaskRun(TaskMember):
                 assert self.stored is not None
                 distrusted = self.culprits.__contains__
                 self._near.inbound.expect(peer, self.stored, indices, distrusted)
-                self.mates.send(peer, msg.Request(self.stored.info.version, indices))
+                version, lacking = self.stored.info.version, len(self.stored.held.missing())
+                self.mates.send(peer, msg.Request(version, indices, lacking))
             case ev.CancelPieces(peer=peer, indices=indices):
                 assert self.stored is not None
                 self._near.inbound.forget(peer, self.stored.info.version, indices)

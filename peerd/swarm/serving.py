@@ -73,7 +73,7 @@ class Serving:
             return
         self.asked_at = trio.current_time()
         items = [(message.version, index) for index in message.indices]
-        refused = self._turns.asked(peer, items)
+        refused = self._turns.asked(peer, items, message.lacking)
         if refused:
             self._reject(peer, message.version, tuple(index for _, index in refused))
         self._go_on()

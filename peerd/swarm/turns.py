@@ -1,9 +1,10 @@
 """Whose piece is sent next, and how many are in hand at once.
 
 Always: children take turns, a piece each; what was sent to nobody yet goes before second copies,
-but no child is passed over for it by more than half of the others in a row; no child waits for
-another's slow link: what is in hand for too long counts no more, once something begun later is
-sent; so few are in hand that each is whole soon, for a child passes on only what it has whole.
+and these go to who lacks most, but no child is passed over for either by more than half of the
+others in a row; no child waits for another's slow link: what is in hand for too long counts no
+more, once something begun later is sent; so few are in hand that each is whole soon, for a child
+passes on only what it has whole.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ and each piece that is sent costs a look at those of all children. Guess."""
 class Child:
     """What one peer waits for, and what is in hand for it, with the time since when.
 
-    `passed`: how many others were served since its turn had come.
+    `passed`: how many others were served since its turn had come; `lacking`: pieces that it lacked
+    when it last asked.
     """
 
     waiting: deque[Item] = field(default_factory=deque)
     in_hand: dict[Item, float] = field(default_factory=dict)
     passed: int = 0
+    lacking: int = 0
 
 
 class Turns:
@@ -72,9 +75,10 @@ class Turns:
         self._newest_sent = -inf  # When that was begun which was begun last, of what was sent.
         self._sent_at = -inf
 
-    def asked(self, peer: PeerId, items: Iterable[Item]) -> list[Item]:
-        """A child asks; returns what is too much."""
+    def asked(self, peer: PeerId, items: Iterable[Item], lacking: int) -> list[Item]:
+        """A child asks, which lacks so many pieces in all; returns what is too much."""
         child = self.children.setdefault(peer, Child())
+        child.lacking = lacking
         wanted = list(items)
         room = REQUESTS_MAX - len(child.waiting)
         child.waiting.extend(wanted[:room])
@@ -113,8 +117,24 @@ class Turns:
             return self._take(peer, child, item, now)
         if not passed:
             return None
-        peer, child = passed[0]
+        place = self._furthest_behind([child for _, child in passed])
+        for _, each in passed[:place]:
+            each.passed += 1
+        peer, child = passed[place]
         return self._take(peer, child, child.waiting[0], now)
+
+    def _furthest_behind(self, children: list[Child]) -> int:
+        """Which of them lacks most, of those that wait for nothing in hand; of equals the first.
+
+        All end when the last one does, and who fell behind once is else served like the others
+        until then. What is in hand for one that has a slow downlink is there for long.
+        """
+
+        def behind(place: int) -> int:
+            child = children[place]
+            return 0 if child.in_hand else child.lacking
+
+        return max(range(len(children)), key=behind)
 
     def _first_copy(self, child: Child) -> Item | None:
         """The first piece that it waits for and that went to nobody yet: sent to another, it can

@@ -119,7 +119,7 @@ SAMPLES: tuple[Message, ...] = (
     Sample(TASK, (MEMBER,), True),
     Join(INFO, bytes(3), "eu/fra", True),
     Have(VERSION, (1, 2, 3)),
-    Request(VERSION, (1, 2, 3)),
+    Request(VERSION, (1, 2, 3), 700),
     Cancel(VERSION, (1,)),
     Reject(VERSION, (1,)),
     Depart(VERSION, True),

@@ -100,7 +100,7 @@ def child(number: int) -> PeerId:
 def test_children_take_turns_and_few_pieces_are_in_hand() -> None:
     turns = Turns()
     for number in range(20):
-        assert not turns.asked(child(number), [(VERSION, index) for index in range(4)])
+        assert not turns.asked(child(number), [(VERSION, index) for index in range(4)], 0)
     taken = []
     while (turn := turns.next(0.0)) is not None:
         taken.append(turn[0])
@@ -113,7 +113,7 @@ def test_children_take_turns_and_few_pieces_are_in_hand() -> None:
 def test_a_slow_uplink_feeds_one_child_at_a_time() -> None:
     turns, now = Turns(), 0.0
     for number in range(8):
-        turns.asked(child(number), [(VERSION, index) for index in range(8)])
+        turns.asked(child(number), [(VERSION, index) for index in range(8)], 0)
     in_hand = []
     for _ in range(60):
         while (turn := turns.next(now)) is not None:
@@ -129,10 +129,10 @@ def test_a_slow_uplink_feeds_one_child_at_a_time() -> None:
 
 def test_a_child_that_does_not_take_its_piece_holds_no_hand_for_ever() -> None:
     turns = Turns()
-    turns.asked(child(0), [(VERSION, index) for index in range(4)])
+    turns.asked(child(0), [(VERSION, index) for index in range(4)], 0)
     for _ in range(HANDS_START):
         assert turns.next(0.0) is not None
-    turns.asked(child(1), [(VERSION, 9)])
+    turns.asked(child(1), [(VERSION, 9)], 0)
     assert turns.next(0.1) is None
     due = turns.deadline(0.1)
     assert turns.next(due + 0.01) == (child(1), (VERSION, 9))
@@ -141,7 +141,7 @@ def test_a_child_that_does_not_take_its_piece_holds_no_hand_for_ever() -> None:
 def test_on_a_slow_uplink_what_is_late_is_no_child_s_fault() -> None:
     turns, now, begun = Turns(), 0.0, 0
     for number in range(20):
-        turns.asked(child(number), [(VERSION, 0)])
+        turns.asked(child(number), [(VERSION, 0)], 0)
     while now < 30.0:
         while turns.next(now) is not None:
             begun += 1
@@ -155,7 +155,7 @@ def test_on_a_slow_uplink_what_is_late_is_no_child_s_fault() -> None:
 def test_a_child_that_others_overtook_is_what_is_slow() -> None:
     turns = Turns()
     for number in range(HANDS_START + 3):
-        turns.asked(child(number), [(VERSION, number), (VERSION, 100 + number)])
+        turns.asked(child(number), [(VERSION, number), (VERSION, 100 + number)], 0)
     for _ in range(HANDS_START):
         assert turns.next(0.0) is not None
     turns.sent(child(0), (VERSION, 0), 0.1, whole=True)
@@ -173,7 +173,7 @@ def test_a_child_that_others_overtook_is_what_is_slow() -> None:
 def test_a_child_that_asks_too_much_is_told_so_and_one_that_cancels_is_broken_off() -> None:
     turns = Turns()
     items = [(VERSION, index) for index in range(REQUESTS_MAX + 2)]
-    assert turns.asked(child(0), items) == items[-2:]
+    assert turns.asked(child(0), items, 0) == items[-2:]
     first = turns.next(0.0)
     assert first is not None
     assert turns.cancelled(child(0), {first[1], items[5]}) == [first[1]]
@@ -184,7 +184,7 @@ def test_a_child_that_asks_too_much_is_told_so_and_one_that_cancels_is_broken_of
 def test_a_piece_that_nobody_has_yet_goes_to_one_child_before_any_second_copy() -> None:
     turns, taken = Turns(), []
     for number in range(3):
-        turns.asked(child(number), [(VERSION, 0), (VERSION, 1), (VERSION, 2)])
+        turns.asked(child(number), [(VERSION, 0), (VERSION, 1), (VERSION, 2)], 0)
     for _ in range(3):
         turn = turns.next(0.0)
         assert turn is not None
@@ -197,12 +197,12 @@ def test_a_piece_that_nobody_has_yet_goes_to_one_child_before_any_second_copy() 
 def test_a_child_that_asks_for_fresh_pieces_goes_first_but_not_for_ever() -> None:
     turns, taken = Turns(), []
     for index in range(8):  # Went to somebody before.
-        turns.asked(child(9), [(VERSION, index)])
+        turns.asked(child(9), [(VERSION, index)], 0)
         assert turns.next(0.0) is not None
         turns.sent(child(9), (VERSION, index), 0.0, whole=True)
-    turns.asked(child(0), [(VERSION, index) for index in range(8)])
+    turns.asked(child(0), [(VERSION, index) for index in range(8)], 0)
     for number in (1, 2, 3):
-        turns.asked(child(number), [(VERSION, 100 * number + index) for index in range(8)])
+        turns.asked(child(number), [(VERSION, 100 * number + index) for index in range(8)], 0)
     for _ in range(12):
         turn = turns.next(0.0)
         assert turn is not None
@@ -212,25 +212,55 @@ def test_a_child_that_asks_for_fresh_pieces_goes_first_but_not_for_ever() -> Non
     assert taken.count(child(0)) >= 12 // 4 - 1, "and so again: nearly its share"
 
 
+def test_second_copies_go_to_who_lacks_most_but_not_for_ever() -> None:
+    turns, taken = Turns(), []
+    for index in range(16):  # Went to somebody before.
+        turns.asked(child(9), [(VERSION, index)], 0)
+        assert turns.next(0.0) is not None
+        turns.sent(child(9), (VERSION, index), 0.0, whole=True)
+    for number, lacking in enumerate((100, 100, 700, 100)):
+        turns.asked(child(number), [(VERSION, index) for index in range(16)], lacking)
+    for _ in range(12):
+        turn = turns.next(0.0)
+        assert turn is not None
+        taken.append(turn[0])
+        turns.sent(*turn, 0.0, whole=True)
+    assert taken[:4] == [child(2), child(2), child(0), child(1)], "past half of the others"
+    assert taken.count(child(2)) >= 5
+    assert min(taken.count(child(number)) for number in (0, 1, 3)) >= 2, "whatever it says"
+
+
+def test_who_lacks_most_is_not_preferred_while_it_takes_a_piece() -> None:
+    turns = Turns()
+    for index in range(4):
+        turns.asked(child(9), [(VERSION, index)], 0)
+        assert turns.next(0.0) is not None
+        turns.sent(child(9), (VERSION, index), 0.0, whole=True)
+    for number, lacking in enumerate((100, 700, 100)):
+        turns.asked(child(number), [(VERSION, index) for index in range(4)], lacking)
+    taken = [turn[0] for _ in range(3) if (turn := turns.next(0.0)) is not None]
+    assert taken == [child(1), child(0), child(2)]
+
+
 def test_a_piece_that_was_broken_off_is_fresh_again() -> None:
     turns = Turns()
-    turns.asked(child(0), [(VERSION, 5)])
+    turns.asked(child(0), [(VERSION, 5)], 0)
     assert turns.next(0.0) == (child(0), (VERSION, 5))
     turns.sent(child(0), (VERSION, 5), 0.0, whole=False)
-    turns.asked(child(1), [(VERSION, 4)])
+    turns.asked(child(1), [(VERSION, 4)], 0)
     assert turns.next(0.0) == (child(1), (VERSION, 4))
-    turns.asked(child(2), [(VERSION, 4), (VERSION, 5)])
+    turns.asked(child(2), [(VERSION, 4), (VERSION, 5)], 0)
     assert turns.next(0.0) == (child(2), (VERSION, 5))
 
 
 def test_it_is_remembered_of_so_many_pieces_that_they_went_to_somebody() -> None:
     turns = Turns()
     for index in range(SPREAD_MAX + 3):
-        turns.asked(child(0), [(VERSION, index)])
+        turns.asked(child(0), [(VERSION, index)], 0)
         assert turns.next(0.0) == (child(0), (VERSION, index))
         turns.sent(child(0), (VERSION, index), 0.0, whole=True)
     assert len(turns.spread) == SPREAD_MAX
-    turns.asked(child(0), [(VERSION, SPREAD_MAX), (VERSION, 0)])
+    turns.asked(child(0), [(VERSION, SPREAD_MAX), (VERSION, 0)], 0)
     assert turns.next(0.0) == (child(0), (VERSION, 0)), "forgotten: as if nobody had it"
 
 
@@ -240,7 +270,7 @@ def test_what_is_due_is_never_due_again_at_once() -> None:
         turns = Turns()
         now = rng.random() * 1e6
         turns.took_s = rng.random()
-        turns.asked(child(0), [(VERSION, 0)])
+        turns.asked(child(0), [(VERSION, 0)], 0)
         assert turns.next(now) is not None
         for _ in range(5):
             due = turns.deadline(now)

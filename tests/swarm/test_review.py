@@ -173,11 +173,11 @@ async def test_what_is_asked_for_at_the_end_of_a_queue_is_sent(autojump_clock: A
         for ticks in range(12):
             links = SlowLinks()
             service = await serving(nursery, links, stored)
-            service.requested(CHILD, msg.Request(stored.info.version, (0,)))
+            service.requested(CHILD, msg.Request(stored.info.version, (0,), 8))
             await trio.sleep(1.0)
             for _ in range(ticks):
                 await trio.lowlevel.checkpoint()
-            service.requested(CHILD, msg.Request(stored.info.version, (1,)))
+            service.requested(CHILD, msg.Request(stored.info.version, (1,), 8))
             await trio.sleep(10.0)
             assert links.sent == [0, 1], f"after {ticks} ticks"
         nursery.cancel_scope.cancel()
@@ -188,9 +188,9 @@ async def test_one_slow_piece_leaves_the_other_senders_at_work(autojump_clock: A
     async with trio.open_nursery() as nursery:
         links = SlowLinks()
         service = await serving(nursery, links, stored)
-        service.requested(CHILD, msg.Request(stored.info.version, (7, 0)))
+        service.requested(CHILD, msg.Request(stored.info.version, (7, 0), 8))
         await trio.sleep(2.0)
-        service.requested(CHILD, msg.Request(stored.info.version, (1, 2, 3, 4, 5, 6)))
+        service.requested(CHILD, msg.Request(stored.info.version, (1, 2, 3, 4, 5, 6), 8))
         await trio.sleep(0.5)
         assert 2 <= links.now <= SENDS_AT_ONCE
         nursery.cancel_scope.cancel()

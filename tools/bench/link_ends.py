@@ -223,7 +223,7 @@ class _Receiver:
         indices = tuple(range(self._next, min(self._plan.count, self._next + count)))
         self._next += len(indices)
         if indices:
-            self._links.send(SENDER.peer_id, Request(VERSION, indices))
+            self._links.send(SENDER.peer_id, Request(VERSION, indices, len(indices)))
 
     def chunk_arrived(
         self,

@@ -122,6 +122,11 @@ def _oldest(self: Turns, child: Child) -> Item | None:
     return None if first in child.in_hand else first
 
 
+def _in_turn(self: Turns, children: list[Child]) -> int:
+    """Turns._furthest_behind"""
+    return 0
+
+
 _take = Turns._take
 
 
@@ -168,6 +173,8 @@ POLICIES: Final = (
     Policy("one child is told first", "FirstCopies.tell", "origin-to-one",
            ((FirstCopies, "tell", _all_at_once),)),
     Policy("children take turns", "Turns._take", "flash-crowd", ((Turns, "_take", _stays_first),)),
+    Policy("who lacks most goes first", "Turns._furthest_behind", "flash-crowd",
+           ((Turns, "_furthest_behind", _in_turn),)),
     Policy("lingering", "World.completed: peers stay", "staggered",
            ((World, "completed", _goes),), "copies"),
 )  # fmt: skip

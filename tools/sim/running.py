@@ -288,9 +288,9 @@ class Run:
         self.mates.connect(order.peer)
 
     def _request(self, order: ev.RequestPieces) -> None:
-        version = self.peer.store.version
+        version, lacking = self.peer.store.version, len(self.peer.store.held.missing())
         assert version is not None, "asked without a version"
-        self.mates.send(order.peer, msg.Request(version.version, order.indices))
+        self.mates.send(order.peer, msg.Request(version.version, order.indices, lacking))
 
     def _cancel(self, order: ev.CancelPieces) -> None:
         version = self.peer.store.version

@@ -54,7 +54,9 @@ class Serving:
         if link is None or not link.up:
             return
         version = message.version
-        refused = self._turns.asked(peer, [(version, index) for index in message.indices])
+        refused = self._turns.asked(
+            peer, [(version, index) for index in message.indices], message.lacking
+        )
         if refused:
             self._reject(peer, version, tuple(PieceIndex(index) for _, index in refused))
         self._go_on()
