@@ -362,19 +362,28 @@ class Sample(LinkMessage, frozen=True, tag=33):
     back: bool
 
 
+class CellHolds(LinkMessage, frozen=True, tag=36):
+    """What members of my cell hold of this version, to the keeper of the wider `task`: it lets
+    nobody bring that into the zone."""
+
+    task: WireTaskId
+    version: WireVersionId
+    have: WireBitmap
+
+
 Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
     | BringAsk | HedgeAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
-    | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
+    | CellHolds | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
 )  # fmt: skip
 
 _DECODER: Decoder[Any] = Decoder(Message)
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
-    BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample,
+    BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample, CellHolds,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 

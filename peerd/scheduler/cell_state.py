@@ -19,7 +19,8 @@ class CellState:
 
     `delegates`, since when; `speakers` are those with a dispute; `outside` are members of other
     cells; `moved` is how much the cell held at `moved_at`. Of a wider keeper: `told` is what the
-    cells' keepers were told last, `samples` what they sent.
+    cells' keepers were told last, `samples` what they sent, `held` what their cells hold; a zone's
+    cell said to the wider keeper that it holds `said`, at `said_at`.
     """
 
     delegates: dict[PeerId, float] = field(default_factory=dict)
@@ -32,5 +33,8 @@ class CellState:
     sampled_at: float = -inf
     sampled: int = 0
     sample_s: float = 0.0
+    said: int = 0
+    said_at: float = -inf
+    held: dict[PeerId, int] = field(default_factory=dict)
     told: dict[PeerId, VersionInfo | None] = field(default_factory=dict)
     samples: dict[PeerId, tuple[RosterPeer, ...]] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from math import inf
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import (
+    CellHolds,
     Enrol,
     Holdings,
     KeeperState,
@@ -73,8 +74,8 @@ class KeeperCore(MembersDoor):
                         self._told(peer, message, now)
                     case Holdings():
                         self._registered(peer, message, now)
-                    case Sample():
-                        self._sampled(peer, message, now)
+                    case Sample() | CellHolds():
+                        self._from_cell(peer, message, now)
                     case Withdraw():
                         self._withdrawn(peer, message, now)
                     case _ if isinstance(message, OfMember):

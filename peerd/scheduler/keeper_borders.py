@@ -10,6 +10,7 @@ from peerd.errors import RemoteProtocolError
 from peerd.ids import TaskId
 from peerd.link.messages import BringAsk, Enrol, LeaseKind, LeaseReport, Outcome
 from peerd.pieces import extent_pieces
+from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler.keeper_state import Kept, Timer
 from peerd.scheduler.leases import Lease, lowest, run_bits
 from peerd.scheduler.roster import Entry, parse_bitmap
@@ -71,9 +72,10 @@ def _wants_more(kept: Kept, entry: Entry, now: float) -> bool:
 def _grant(kept: Kept, entry: Entry, now: float) -> None:
     """Up to its room, in runs from a random place on, so that two bring different ones."""
     extent = extent_pieces(kept.count or 1)
+    below = cells.held_below(kept)
     while len(kept.book.by_holder.get(entry.peer, ())) < entry.room:
         asked = entry.seen & ~(entry.bits | kept.book.leased)
-        free = asked & ~kept.roster.covered
+        free = asked & ~(kept.roster.covered | below)
         if _in_vain(kept, entry, now):
             free |= asked & entry.unmet
         if not free:

@@ -13,9 +13,17 @@ from math import inf
 from peerd import cells
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId, TaskId
-from peerd.link.messages import Access, Delegate, Enrol, Enrolled, RosterPeer, Sample
+from peerd.link.messages import (
+    Access,
+    CellHolds,
+    Delegate,
+    Enrol,
+    Enrolled,
+    RosterPeer,
+    Sample,
+)
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer
-from peerd.scheduler.roster import Entry
+from peerd.scheduler.roster import Entry, parse_bitmap
 
 STUCK_S = 5.0
 """Nothing came into the cell for so long: one more stands for it. Guess: some leases' time."""
@@ -25,6 +33,9 @@ SAMPLE_S = 0.5
 SAMPLE_MAX_S = 30.0
 """Samples are exchanged so often; twice as seldom each time, until the cell grows: who is sampled
 first hears of few."""
+HELD_EVERY_S = 0.05
+"""What came into a zone's cell is gathered so long before the wider keeper hears of it: less than a
+piece takes to come into sight of other cells. Guess."""
 SAMPLE_MAX = 16
 """Members of one cell in a sample."""
 BACK_MAX = 48
@@ -86,6 +97,7 @@ def plan(kept: Kept, now: float) -> None:
         return
     kept.wake(Timer.NAME, now + kept.config.name_interval_s)
     _sample(kept, now)
+    _say_held(kept, now)
     if kept.finished and kept.confirmed and kept.doubt is Doubt.NONE:
         return
     enough = cells.delegates(kept.cell)
@@ -152,6 +164,25 @@ def _sample(kept: Kept, now: float) -> None:
     kept.send(state.above, Sample(above(kept.wide, kept.cell), some, False))
 
 
+def _say_held(kept: Kept, now: float) -> None:
+    """What the cell of a zone holds, to the wider keeper: most members do not stand there, and what
+    they read from the origin is not to be brought over the border once more."""
+    state = kept.cells
+    if not kept.zone or state.above is None or kept.version is None:
+        return
+    held = kept.roster.covered | held_below(kept)
+    if not held & ~state.said:
+        return
+    if now < state.said_at + HELD_EVERY_S:
+        kept.wake(Timer.TELL, state.said_at + HELD_EVERY_S)
+        return
+    state.said, state.said_at = held, now
+    count = held.bit_length() if kept.count is None else kept.count
+    have = held.to_bytes(-(-count // 8), "little")
+    wider = above(kept.wide, kept.cell)
+    kept.send(state.above, CellHolds(wider, kept.version.version, have))
+
+
 def outsiders(kept: Kept, entry: Entry) -> tuple[RosterPeer, ...]:
     """Members of other cells to name to `entry`: a swarm is one, whatever the cells are."""
     room = kept.config.told_outside - len(entry.outside)
@@ -168,7 +199,8 @@ def heard(kept: Kept, peer: PeerId, term: int) -> bool:
     state = kept.cells
     if term < state.above_term:
         return False
-    state.above = peer
+    if peer != state.above:
+        state.above, state.said = peer, 0
     state.above_term = min(term, state.above_term + kept.config.term_jump_max)
     return True
 
@@ -208,6 +240,25 @@ def sampled(kept: Kept, peer: PeerId, message: Sample) -> None:
     unique = {each.peer: each for each in others if each.peer not in own}
     if unique:
         kept.send(peer, Sample(kept.task, _some(kept, list(unique.values()), BACK_MAX), True))
+
+
+def hear_held(kept: Kept, peer: PeerId, message: CellHolds) -> None:
+    """From the keeper of a cell that has delegates here."""
+    state = kept.cells
+    keepers = {x.cell_keeper for x in kept.roster.entries.values()}
+    for gone in [x for x in state.held if x not in keepers]:
+        del state.held[gone]
+    version = kept.version
+    if peer in keepers and version is not None and version.version == message.version:
+        state.held[peer] = parse_bitmap(message.have, kept.count)
+
+
+def held_below(kept: Kept) -> int:
+    """What members of narrower cells hold, as far as their keepers said."""
+    held = 0
+    for bits in kept.cells.held.values():
+        held |= bits
+    return held
 
 
 # --- both

@@ -10,6 +10,7 @@ from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import (
     BringAsk,
+    CellHolds,
     Complaint,
     Dispute,
     Doubted,
@@ -117,17 +118,22 @@ class MembersDoor(KeeperTable):
     def keeps_cell_of(self, seat: TaskId) -> bool:
         return seat in self._above
 
-    def _sampled(self, peer: PeerId, message: Sample, now: float) -> None:
+    def _from_cell(self, peer: PeerId, message: Sample | CellHolds, now: float) -> None:
         """From a cell's keeper, or back from the wider one's."""
-        if message.back:
+        if isinstance(message, Sample) and message.back:
             for seat in self._cells_of(message.task, peer):
                 assert seat.kept is not None
                 cells.sampled_back(seat.kept, message, now)
                 self._schedule(seat)
             return
         wide = self._seats.get(message.task)
-        if wide is not None and wide.kept is not None:
+        if wide is None or wide.kept is None:
+            return
+        if isinstance(message, Sample):
             cells.sampled(wide.kept, peer, message)
+        else:
+            cells.hear_held(wide.kept, peer, message)
+            self._after(wide, now)
 
     def _not_a_member(self, seat: Seat | None, peer: PeerId, message: OfMember, now: float) -> None:
         """It takes this peer for its keeper: send it to who is, or have it enrol again."""

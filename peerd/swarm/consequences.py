@@ -144,7 +144,7 @@ class Consequences:
         for index in tuple(parent.in_flight):
             self._picker.release(index, parent.peer, why)
         parent.in_flight.clear()
-        self._picker.rarity.take(parent.have.bits)
+        self._picker.take_parent(parent.have.bits, parent.border)
         self._all_may_go_on()
         return self._tell_all(self._first_copies.gone(parent.peer))
 

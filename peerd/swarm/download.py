@@ -80,7 +80,8 @@ class Download(Consequences):
         """A version, or another one: what came of an earlier version is forgotten."""
         self.version = event.version
         count = event.version.piece_count
-        self.picker = Picker(event.held.count if count is None else count, event.held, self._rng)
+        known = event.held.count if count is None else count
+        self.picker = Picker(known, event.held, self._rng, borders=bool(self.borders))
         self._watchdog = Watchdog(event.version.version, len(self.picker.wanted), now)
         self._told_all_held = False
         self._room = -1
@@ -122,7 +123,7 @@ class Download(Consequences):
             self._grow(event.have.end())
         known = self.parents.joined.get(event.peer)
         if known is not None:
-            picker.rarity.take(known.have.bits)
+            picker.take_parent(known.have.bits, known.border)
         else:
             orders += self._make_room(event.zone, now)
         parent = self.parents.join(event.peer, event.have, now, event.zone)
@@ -131,7 +132,7 @@ class Download(Consequences):
         parent.round_trip_s = event.round_trip_s
         parent.have.grow(picker.count)
         parent.have.cut(picker.count)
-        picker.rarity.add(parent.have.bits)
+        picker.add_parent(parent.have.bits, parent.border)
         self._may_go_on(event.peer)
         return orders
 
@@ -156,7 +157,7 @@ class Download(Consequences):
         parent.heard_at = now
         if not fresh:
             return False
-        picker.rarity.add(fresh)
+        picker.add_parent(fresh, parent.border)
         length = version.piece_length_bytes
         if fresh & picker.wanted.bits and self._may_ask_now(parent, length, now):
             self._may_go_on(event.peer)
@@ -223,7 +224,7 @@ class Download(Consequences):
                 self._picker.release(index, event.peer, "rejected")
                 if index in parent.have:
                     parent.have.discard(index)
-                    self._picker.rarity.take(1 << index)
+                    self._picker.take_parent(1 << index, parent.border)
         self._all_may_go_on()
         return []
 

@@ -54,11 +54,12 @@ class IllegalStep(AssertionError):
 
 
 class Picker:
-    """The pieces of one version on one peer. `rarity` counts the parents that have each;
+    """The pieces of one version on one peer. `rarity` counts the parents that have each, `nearby`
+    those on this side of all borders: few of the others may be asked (ADR 0013);
     `urgent` are those that readers wait for, by reader.
     """
 
-    def __init__(self, count: int, held: PieceSet, rng: Random) -> None:
+    def __init__(self, count: int, held: PieceSet, rng: Random, *, borders: bool = False) -> None:
         self.count = count
         self.held = held.copy()
         self.held.grow(count)
@@ -66,6 +67,7 @@ class Picker:
         self.reading = PieceSet(count)
         self.requested: dict[int, dict[PeerId, None]] = {}
         self.rarity = Rarity()
+        self.nearby = Rarity() if borders else self.rarity
         self.urgent: dict[int, int] = {}
         self._rng = rng
         self._story: deque[tuple[int, PieceState, PieceState, str]] = deque(maxlen=STORY_MAX)
@@ -76,6 +78,18 @@ class Picker:
         if index in self.requested:
             return PieceState.REQUESTED
         return PieceState.READING if index in self.reading else PieceState.WANTED
+
+    def add_parent(self, bits: int, border: str | None) -> None:
+        """One more has these pieces, `border`: beyond that one."""
+        self.rarity.add(bits)
+        if border is None and self.nearby is not self.rarity:
+            self.nearby.add(bits)
+
+    def take_parent(self, bits: int, border: str | None) -> None:
+        """One fewer has these pieces; each was counted before."""
+        self.rarity.take(bits)
+        if border is None and self.nearby is not self.rarity:
+            self.nearby.take(bits)
 
     def pick(self, have: PieceSet, most: int) -> list[int]:
         """Up to `most` wanted pieces that `have` holds: what readers wait for in order, then some
@@ -88,7 +102,7 @@ class Picker:
         if left and len(self.held) < RANDOM_FIRST:
             return picked + self._some(left, most - len(picked))
         while left and len(picked) < most:
-            rarest = self.rarity.rarest(left)
+            rarest = self.nearby.rarest(left)
             left ^= rarest
             picked += self._some(rarest, most - len(picked))
         return picked
@@ -176,6 +190,7 @@ class Picker:
         for pieces in (self.held, self.wanted, self.reading):
             pieces.cut(count)
         self.rarity.cut(count)
+        self.nearby.cut(count)
         self.count = min(self.count, count)
 
     def complete(self) -> bool:

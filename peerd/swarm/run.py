@@ -145,6 +145,7 @@ class TaskRun(TaskMember):
     def piece_read(self, stored: StoredVersion, index: PieceIndex) -> None:
         if stored is self.stored:
             self.post(ev.PieceRead(index))
+            self.scopes.progress()  # Before it is in sight of who would bring it into the zone.
             self._advance()
 
     async def open_version(self, info: VersionInfo) -> StoredVersion:

@@ -36,13 +36,21 @@ class Border(Desk):
         live += [member(n, zone="us") for n in self.far]
         self.event(MembersChanged(tuple(live), synced))
 
-    def join(self, number: int, *, zone: str = "eu/ams", have: int = 0, scope: str = SCOPE) -> None:
+    def join(
+        self, number: int, *, zone: str = "eu/ams", have: int = 0, scope: str = SCOPE,
+        cell_keeper: int | None = None,
+    ) -> None:  # fmt: skip
+        below = None if cell_keeper is None else self.id(cell_keeper)
         bitmap = have.to_bytes(2, "little")
         self.hear(
             number,
             m.Enrol(self.task, None, (), (), 0, True, m.Access.UNKNOWN, zone, False, self.info,
-                    bitmap, (), scope),
+                    bitmap, (), scope, None, False, below),
         )  # fmt: skip
+
+    def cell_holds(self, number: int, have: int) -> None:
+        said = have.to_bytes(2, "little")
+        self.hear(number, m.CellHolds(self.task, self.info.version, said))
 
     def wants(self, number: int, seen: int, room: int = 4) -> None:
         self.hear(number, m.BringAsk(self.task, 1, room, seen.to_bytes(2, "little")))
@@ -117,6 +125,31 @@ def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> Non
     desk.wants(2, 0b1)
     assert not desk.brought(2)
     desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [0]
+
+
+def test_what_a_cell_of_the_scope_holds_is_not_brought() -> None:
+    desk = Border()
+    desk.join(1, cell_keeper=3)
+    desk.later(1.0)
+    desk.join(2)
+    desk.cell_holds(3, 0b01)
+    desk.cell_holds(2, 0b10)  # It keeps no cell that has delegates here.
+    desk.wants(2, 0b11)
+    assert [info.first for info in desk.brought(2)] == [1]
+    desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [1, 0], "nor is it to be starved by it"
+
+
+def test_a_cell_that_is_gone_holds_nothing() -> None:
+    desk = Border()
+    desk.join(1, cell_keeper=3)
+    desk.later(1.0)
+    desk.cell_holds(3, 0b01)
+    desk.hear(1, m.Withdraw(desk.task))
+    desk.join(2, cell_keeper=7)
+    desk.cell_holds(7, 0b00)
+    desk.wants(2, 0b01)
     assert [info.first for info in desk.brought(2)] == [0]
 
 

@@ -12,8 +12,9 @@ from peerd.ids import PeerId
 from peerd.link import messages as m
 from peerd.manifest import VersionInfo
 from peerd.rendezvous import ranked
-from peerd.scheduler.keeper_cells import STUCK_S
-from peerd.scheduler.keeper_events import News, NewsFrom
+from peerd.scheduler.keeper_cells import HELD_EVERY_S, STUCK_S
+from peerd.scheduler.keeper_events import MembersChanged, News, NewsFrom
+from peerd.zones import seat_id
 from tests.scheduler.desk import Desk
 from tests.scheduler.world import SPEC, TASK, key, member
 
@@ -222,6 +223,66 @@ def test_an_enrol_that_does_not_fit_is_refused(number: int, scope: str, wide: bo
 
 
 # --- the wider keeper's side
+
+
+class ZoneCellDesk(Desk):
+    """The core keeps one cell of scope `eu` of a version, in a zone of a thousand."""
+
+    def __init__(self) -> None:
+        self.info = info()
+        self.wide = seat_id(self.info.version, "eu")
+        seat = cells.cell_seat(self.wide, CELL)
+        best = ranked((key(n).peer_id for n in INSIDE), seat)[0]
+        super().__init__(GROUP, own=next(n for n in INSIDE if key(n).peer_id == best))
+        self.task, self.scope = seat, cells.scope_of("eu", CELL)
+        self.above = ranked((key(n).peer_id for n in GROUP), self.wide)[0]
+        for number in INSIDE[:6]:
+            self.hear(
+                number,
+                m.Enrol(seat, None, (), (), 0, True, m.Access.UNKNOWN, "eu", False, self.info,
+                        bytes(2), (), self.scope, self.wide),
+            )  # fmt: skip
+        self.later(1.0)
+        self.event(NewsFrom(self.above, m.Enrolled(self.wide, 5, self.info, 0.0, ())))
+
+    def members(self, numbers: Iterable[int], synced: bool = True) -> None:
+        self.event(MembersChanged(tuple(member(n, zone="eu") for n in numbers), synced))
+
+    def holds(self, number: int, have: int) -> None:
+        held = have.to_bytes(2, "little")
+        self.hear(number, m.Progress(self.task, self.info.version, held))
+
+    def said(self) -> list[tuple[PeerId, m.CellHolds]]:
+        return [(x.peer, x.message) for x in self.sent if isinstance(x.message, m.CellHolds)]
+
+
+def test_the_cell_of_a_zone_says_above_what_it_holds_soon_and_not_twice() -> None:
+    desk = ZoneCellDesk()
+    assert not desk.said()
+    desk.holds(INSIDE[0], 0b001)
+    [(to, said)] = desk.said()
+    assert (to, said) == (desk.above, m.CellHolds(desk.wide, desk.info.version, b"\x01\x00"))
+    desk.holds(INSIDE[1], 0b001)
+    desk.holds(INSIDE[2], 0b010)
+    desk.holds(INSIDE[3], 0b100)
+    desk.later(HELD_EVERY_S)
+    assert [said.have for _, said in desk.said()] == [b"\x01\x00", b"\x07\x00"], (
+        "gathered for a while"
+    )
+    desk.later(5.0)
+    assert len(desk.said()) == 2, "nothing new"
+
+
+def test_another_keeper_above_is_told_all_that_the_cell_holds() -> None:
+    desk = ZoneCellDesk()
+    desk.holds(INSIDE[0], 0b001)
+    other = ranked((key(n).peer_id for n in GROUP), desk.wide)[1]
+    desk.event(NewsFrom(other, m.Enrolled(desk.wide, 6, desk.info, 0.0, ())))
+    desk.later(HELD_EVERY_S)
+    assert [(to, said.have) for to, said in desk.said()] == [
+        (desk.above, b"\x01\x00"),
+        (other, b"\x01\x00"),
+    ]
 
 
 class WideDesk(Desk):

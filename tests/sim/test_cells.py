@@ -48,7 +48,7 @@ def test_a_reader_that_vouches_for_wrong_pieces_is_found_out_by_all_cells() -> N
 def test_zones_with_many_members_have_cells_too() -> None:
     row = large("zones", network__zones="2")
     assert row["origin_copies"] <= 1.05
-    assert row["zone_copies"] <= 1.25, "64 pieces, and a second is a quarter of all of them"
+    assert row["zone_copies"] <= 1.05, "64 pieces; 1.14 where no cell says what it holds"
 
 
 @pytest.mark.parametrize("which", ["cells", "all"])

@@ -57,6 +57,22 @@ def test_the_first_pieces_are_random_then_the_rarest_come() -> None:
     assert picker.pick(PieceSet.full(32), 1) == [31]
 
 
+def test_rare_is_what_few_on_this_side_of_the_border_have() -> None:
+    """Else it stays with the one that brought it in, for beyond it is common."""
+    picker = Picker(32, PieceSet(32, range(RANDOM_FIRST)), Random(1), borders=True)
+    everything, brought = (1 << 32) - 1, 1 << 20
+    for _ in range(4):
+        picker.add_parent(everything, border="eu")
+    for _ in range(3):
+        picker.add_parent(everything ^ brought, border=None)
+    picker.add_parent(brought, border=None)
+    assert picker.pick(PieceSet.full(32), 1) == [20]
+    picker.take_parent(everything ^ brought, border=None)
+    picker.take_parent(everything, border="eu")
+    assert picker.rarity.of(20) == 4
+    assert picker.nearby.of(20) == 1
+
+
 def test_what_a_reader_waits_for_comes_first_and_in_order() -> None:
     picker = Picker(32, PieceSet(32, range(8)), Random(1))
     picker.wait_for(7, 20, 3)

@@ -19,9 +19,11 @@ COPIES_MAX = 1.05
 
 
 @asynccontextmanager
-async def zoned(*zones: str) -> AsyncIterator[tuple[Net, list[Node]]]:
+async def zoned(
+    *zones: str, rate_bytes_s: float | None = None
+) -> AsyncIterator[tuple[Net, list[Node]]]:
     async with trio.open_nursery() as nursery:
-        net = Net(MemoryOrigin({URL: CONTENT}), nursery)
+        net = Net(MemoryOrigin({URL: CONTENT}, rate_bytes_s=rate_bytes_s), nursery)
         nodes = [await net.add(zone=zone) for zone in zones]
         yield net, nodes
         nursery.cancel_scope.cancel()
@@ -98,6 +100,29 @@ async def test_the_keeper_of_a_zone_dies(autojump_clock: object) -> None:
         lost = runs[victim].tally
         brought = copies_into(net, runs)["b"] - sum(lost.from_peers.values()) / SIZE
         assert brought <= COPIES_MAX + lost.from_origin / SIZE, copies_into(net, runs)
+
+
+async def test_what_anybody_read_its_zone_knows_at_once(autojump_clock: object) -> None:
+    """Before it is in sight of those who would bring it in."""
+    async with zoned(*["a"] * 2, *["b"] * 3, rate_bytes_s=SIZE / 8) as (_, nodes):
+        ask, inside = ask_for(URL, digest=DIGEST), nodes[2:]
+        runs: dict[Node, TaskRun] = {}
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(_get_to_the_end, node, ask, runs)
+            keeper = await _keeper_of(nodes, runs, "b")
+            looked = 0
+            while not all(runs[node].finished.is_set() for node in inside):
+                stored = [run.stored for node in inside if (run := runs[node]).stored is not None]
+                held = [each.held.bits for each in stored if each is not None]
+                await trio.sleep(0.03)
+                if not held or stored[0] is None:
+                    continue
+                kept = keeper.keepers.core.kept(seat_id(stored[0].info.version, "b"))
+                assert kept is not None
+                assert not any(bits & ~kept.roster.covered for bits in held)
+                looked += 1
+        assert looked > 3
 
 
 async def test_who_says_that_a_zone_holds_what_nobody_there_has_only_delays(

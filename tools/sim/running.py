@@ -146,8 +146,6 @@ class Run:
                     ending.condemn(self, attester, words)
             case msg.Unreadable(words=words):
                 self.fail(words)
-            case _:
-                pass
 
     def _roster(
         self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...], validated_s: float
@@ -183,6 +181,7 @@ class Run:
 
     def piece_read(self, index: int) -> None:
         self.post(ev.PieceRead(PieceIndex(index)))
+        self.scopes.progress()
 
     def open_version(self, info: VersionInfo) -> None:
         """The version that this download is of, from here on."""
