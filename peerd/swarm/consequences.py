@@ -37,6 +37,9 @@ uplink. Guess: half of what it may have in hand for its children, and all of it.
 MATES_S: Final = 2.0
 """With few parents one of them is asked for others so often. Guess: some dials."""
 ROOM = "another has few links"
+KEEPER_SHARE: Final = 3
+"""So many times what it read itself has to be here for a keeper to read less. Guess: else it is one
+of two, or the only one that reaches the origin."""
 LACKING_S: Final = 2.0
 """So long nothing is in flight though pieces are wanted, then parents are asked what they have.
 Guess: many round trips, and a reader's pause."""
@@ -63,6 +66,7 @@ class Consequences:
         self._told_all_held = False
         self._room = -1
         self._own_reads = 0
+        self._keeps = False
         self._first_copies = FirstCopies()
         self._lacking_since: float | None = None
         self._asks_mates_at = 0.0
@@ -216,10 +220,14 @@ class Consequences:
 
     def _lease_room(self) -> int:
         """Fewer where pieces are large, for each read holds some of them in memory; and where what
-        was read here does not get on to others, who could read themselves."""
+        was read here does not get on to others, who could read themselves. The task's own keeper
+        reads one at a time, the next once others have it: roster and pieces are not to be lost
+        together. Only where others read most, and while something comes from them."""
         assert self.version is not None
         room = max(2, min(LEASES_WANTED, LEASED_MAX_BYTES // self.version.piece_length_bytes))
         alone = self._picker.rarity.single(self._own_reads).bit_count()
+        if self._keeps and KEEPER_SHARE * self._own_reads.bit_count() < len(self._picker.held):
+            return 0 if alone and self._picker.requested else 1
         if alone < ALONE_SOME or all(parent.have.complete() for parent in self.parents):
             return room
         return 1 if alone >= ALONE_MANY else min(2, room)
@@ -227,8 +235,9 @@ class Consequences:
     def _open_ended(self) -> bool:
         return self.version is not None and self.version.length_bytes is None
 
-    def asked_again(self) -> list[ev.Order]:
-        """A keeper was found, or another one: it has to be told what we want."""
+    def asked_again(self, keeper: PeerId) -> list[ev.Order]:
+        """That keeper was found: it has to be told what we want."""
+        self._keeps = keeper == self.own
         self._room = -1
         return self._ask_leases() if self.picker is not None and not self._all_held() else []
 

@@ -128,7 +128,7 @@ class TaskMember(ABC):
         self.keeper = keeper
         if self.stored is None:
             self.state = "resolving"
-        orders = self.core.asked_again()
+        orders = self.core.asked_again(keeper)
         for order in orders:
             self._carry_out(order)
         if not orders:

@@ -78,6 +78,34 @@ def test_pieces_that_arrive_are_announced_and_more_are_asked_for() -> None:
     assert requests(orders)[ANN], "its window has room again"
 
 
+def rooms(orders: list[ev.Order]) -> list[int]:
+    return [order.room for order in orders if isinstance(order, ev.AskLeases)]
+
+
+def test_a_keeper_reads_its_next_piece_once_others_have_the_last() -> None:
+    """Killed, it takes the roster with it; not pieces that only it has read."""
+    core = opened(64, held=tuple(range(8)))
+    core.handle(ev.ParentJoined(ANN, PieceSet(64, range(48))), 0.0)
+    assert core.picker is not None
+    assert core.picker.requested
+    assert rooms(core.asked_again(OWN)) == [1]
+    assert rooms(core.handle(ev.PieceRead(PieceIndex(60)), 0.1)) == [0]
+    assert rooms(core.handle(ev.ParentHas(ANN, (60,)), 0.2)) == [1]
+    assert rooms(core.handle(ev.PieceRead(PieceIndex(61)), 0.3)) == [0]
+    assert rooms(core.asked_again(BOB)) == [LEASES_WANTED], "another keeps it now"
+
+
+def test_a_keeper_that_gets_nothing_from_others_reads_on() -> None:
+    core = opened(64, held=tuple(range(8)))
+    core.handle(ev.ParentJoined(ANN, PieceSet(64)), 0.0)
+    core.asked_again(OWN)
+    assert 0 not in rooms(core.handle(ev.PieceRead(PieceIndex(60)), 0.1))
+    alone = opened(64, held=(0,))
+    alone.handle(ev.ParentJoined(ANN, PieceSet(64, range(48))), 0.0)
+    alone.handle(ev.PieceRead(PieceIndex(60)), 0.1)
+    assert rooms(alone.asked_again(OWN)) == [LEASES_WANTED], "it may be the only one that reads"
+
+
 def test_all_held_is_said_once() -> None:
     core = opened(2, held=(0,))
     core.handle(ev.ParentJoined(ANN, PieceSet.full(2)), 0.0)

@@ -116,7 +116,7 @@ class Run:
 
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         self.keeper = keeper
-        orders = self.core.asked_again()
+        orders = self.core.asked_again(keeper)
         for order in orders:
             self._carry_out(order)
         if not orders:
