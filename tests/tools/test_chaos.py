@@ -68,6 +68,14 @@ def test_a_verdict_is_green_if_each_row_is(run: Measured, limits: Limits, green:
     assert ("NOT OK" in table(verdict)) is not green
 
 
+def test_a_time_stands_beside_how_busy_the_processors_were() -> None:
+    """Else nobody can tell whether the swarm or the machine was slow."""
+    reference, limits = measured(machine_busy=0.5), Limits(time_over_undisturbed_max=1.05)
+    verdict = judge("x", SHAPE, limits, reference, measured(machine_busy=0.934))
+    [row] = [row for row in verdict.rows if row.what == "processors busy"]
+    assert (row.measured, row.limit, row.ok) == ("93%", "(told only; undisturbed 50%)", True)
+
+
 def test_the_keys_are_those_of_the_design() -> None:
     verdict = judge("x", SHAPE, Limits(), REFERENCE, measured(seconds=12.0))
     told = json.loads(json.dumps(verdict.to_json()))

@@ -25,6 +25,7 @@ from typing import Any, Final
 from peerd.errors import TimedOut, UsageError
 from peerd.units import GIB
 from tools.bench.swarm_case import ORIGIN, Case, Outcome
+from tools.machine import Processors
 from tools.netlab import Lab
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -171,7 +172,7 @@ class Meter:
         self._run = run
         self._pids = [process.pid for process in processes]
         self._cpu_s = self._cpu()
-        self._machine = _machine_ticks()
+        self._processors = Processors()
         self._origin = run.lab.sent(ORIGIN)
         self._zones = {one.zone.name: run.lab.entered(one.zone.name) for one in run.case.zones}
         self.started_at = time.monotonic()
@@ -184,7 +185,7 @@ class Meter:
         """Reads everything at once; what is left is to say whether the copies were right."""
         lab = self._run.lab
         lab.check()
-        busy, total = (new - old for new, old in zip(_machine_ticks(), self._machine, strict=True))
+        busy = self._processors.busy()
         done_s = {peer: at - self.started_at for peer, at in done_at.items()}
         origin = lab.sent(ORIGIN).since(self._origin).content_bytes()
         zones = {
@@ -196,7 +197,7 @@ class Meter:
         def outcome(verified: bool) -> Outcome:
             return Outcome(
                 seconds=max(done_s.values()), origin_bytes=origin, zone_bytes=zones,
-                cpu_s=cpu_s, machine_busy=busy / max(1, total), verified=verified, done_s=done_s,
+                cpu_s=cpu_s, machine_busy=busy, verified=verified, done_s=done_s,
             )  # fmt: skip
 
         return outcome
@@ -215,11 +216,6 @@ def _cpu_s(pid: int) -> float:
         return 0.0
     own = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(_cpu_s(int(worker)) for worker in workers)
-
-
-def _machine_ticks() -> tuple[int, int]:
-    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def command_path(name: str, package: str) -> str:

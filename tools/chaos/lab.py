@@ -23,6 +23,7 @@ from tools.chaos import janitor
 from tools.chaos.origin import Origin
 from tools.chaos.peer import OVERLAY_PORT, POLL_S, Got, Peer, Spoiled
 from tools.chaos.verdict import Finding, Measured, Shape
+from tools.machine import Processors
 from tools.netlab import Lab as Network
 from tools.netlab import LabSpec, PeerSpec, goodput_bytes_s
 
@@ -76,7 +77,7 @@ class Lab:
         """What was held by those that were killed, when they were, and by nobody alive."""
         self.findings: list[Finding] = []
         self.asked: dict[str, Asked] = {}
-        self.asked_at = 0.0
+        self.asked_at = self.machine_busy = 0.0
         self._changed = trio.Event()
 
     # --- where things are
@@ -193,10 +194,12 @@ class Lab:
         """All at one moment; returns when each has it, or has failed."""
         wanting = [peer for peer in self.peers if peer not in self.liars]
         self.asked_at = trio.current_time()
+        processors = Processors()
         async with trio.open_nursery() as wishes:
             for peer in self.peers:
                 wishes.start_soon(self._want, self.asked[peer.name])
             await self.until(lambda: all(self.asked[peer.name].over for peer in wanting))
+            self.machine_busy = processors.busy()
             wishes.cancel_scope.cancel()  # A liar need not come to an end.
 
     async def _want(self, asked: Asked) -> None:
@@ -252,6 +255,7 @@ class Lab:
             seconds=max((end - self.asked_at for end in ends if end is not None), default=0.0),
             origin_bytes=sent.content_bytes,
             spared_bytes=spared,
+            machine_busy=self.machine_busy,
             findings=tuple(self.findings),
         )
 

@@ -62,6 +62,8 @@ class Measured:
     origin_bytes: int
     spared_bytes: int = 0
     """What the dead held alone or had in flight, and what liars read: to be read again."""
+    machine_busy: float = 0.0
+    """Share of all processors' time, 0 to 1."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -114,6 +116,9 @@ def judge(
         rows.append(_copies(shape, limits.copies_max, copies, disturbed.spared_bytes))
     if limits.time_over_undisturbed_max is not None:
         rows.append(_time(limits, reference.seconds, disturbed.seconds))
+        busy, before = disturbed.machine_busy, reference.machine_busy
+        told = f"(told only; undisturbed {before:.0%})"
+        rows.append(Finding("processors busy", f"{busy:.0%}", told, True))
     return Verdict(
         scenario,
         shape,
