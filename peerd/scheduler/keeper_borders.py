@@ -79,10 +79,11 @@ def _grant(kept: Kept, entry: Entry, now: float) -> None:
         if _in_vain(kept, entry, now):
             free |= asked & entry.unmet
         if not free:
-            if asked and entry.unmet_since is None:
+            if asked:
                 # Somebody is said to hold it on this side: it will turn up, or be asked for again.
-                entry.unmet_since, entry.unmet = now, asked
-                kept.wake(Timer.JUDGE, now + kept.config.bring_trust_s)
+                if entry.unmet_since is None:
+                    entry.unmet_since, entry.unmet = now, asked
+                kept.wake(Timer.JUDGE, _in_vain_at(kept, entry, now))
             return
         start = int(kept.rng.random() * free.bit_length())
         first = lowest(free >> start) + start
@@ -94,8 +95,15 @@ def _grant(kept: Kept, entry: Entry, now: float) -> None:
 
 def _in_vain(kept: Kept, entry: Entry, now: float) -> bool:
     """Whether it has asked for long enough for what others are said to hold."""
-    since = entry.unmet_since
-    return since is not None and now - since >= kept.config.bring_trust_s
+    return entry.unmet_since is not None and now >= _in_vain_at(kept, entry, now)
+
+
+def _in_vain_at(kept: Kept, entry: Entry, now: float) -> float:
+    """From when on it is believed that it cannot find it: later while it gets other pieces, for
+    what a large zone has takes its time to get round."""
+    since, config = entry.unmet_since or now, kept.config
+    fed_until = max(since, entry.grew_at) + config.bring_trust_s
+    return min(fed_until, since + config.bring_trust_max_s)
 
 
 def report(kept: Kept, entry: Entry, lease: Lease, message: LeaseReport, now: float) -> None:

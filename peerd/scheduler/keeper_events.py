@@ -140,7 +140,8 @@ class KeeperConfig:
     spread_first: int = 4  # Extents a reader may have to itself before one spread. Guess.
     audits_pending_max: int = 64
 
-    bring_trust_s: float = 3.0  # Guess: what is held in a scope turns up there within that time.
+    bring_trust_s: float = 3.0  # Guess: what is held in a scope turns up there within that time,
+    bring_trust_max_s: float = 30.0  # or this, while the one that asks gets other pieces. Guess.
 
     told_first: int = 32  # Peers named in an answer; a swarm has ≤ 20 links (design.md, 4.5).
     told_enough: int = 20  # Who was named fewer hears of newcomers.

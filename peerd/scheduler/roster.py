@@ -47,7 +47,8 @@ class Entry:
     `read`: what of it it read for this keeper, but for what is `stuck`: nobody else had that for
     long; `alone_mark`: what nobody else had, and when.
     `seen`, `unmet`, `unmet_since`: what it would bring over the border, what of it others are said
-    to hold on this side, and since when it has asked for that and got nothing.
+    to hold on this side, and since when it has asked for that and got nothing; `grew_at`: when it
+    last held more than before.
     `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
@@ -78,6 +79,7 @@ class Entry:
     seen: int = 0
     unmet_since: float | None = None
     unmet: int = 0
+    grew_at: float = -1e9
     cell_keeper: PeerId | None = None
     outside: set[PeerId] = field(default_factory=set)
 
@@ -176,6 +178,8 @@ class Roster:
             bits &= ~self._masked
         if now - entry.fresh_at < FRESH_S:
             bits |= entry.fresh
+        if bits & ~entry.bits:
+            entry.grew_at = now
         self._hold(entry, bits)
 
     def attested(self, entry: Entry, bits: int, now: float) -> None:

@@ -48,6 +48,10 @@ class Border(Desk):
                     bitmap, (), scope, None, False, below),
         )  # fmt: skip
 
+    def holds(self, number: int, have: int) -> None:
+        said = have.to_bytes(2, "little")
+        self.hear(number, m.Progress(self.task, self.info.version, said))
+
     def cell_holds(self, number: int, have: int) -> None:
         said = have.to_bytes(2, "little")
         self.hear(number, m.CellHolds(self.task, self.info.version, said))
@@ -125,6 +129,38 @@ def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> Non
     desk.wants(2, 0b1)
     assert not desk.brought(2)
     desk.later(desk.core.config.bring_trust_s + 0.1)
+    assert [info.first for info in desk.brought(2)] == [0]
+
+
+def test_who_gets_other_pieces_waits_longer_for_what_others_are_said_to_hold() -> None:
+    """In a large zone a piece takes its time to get round: it is not lacked yet."""
+    desk = Border()
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b1)
+    trust_s = desk.core.config.bring_trust_s
+    desk.later(trust_s - 1)
+    desk.holds(2, 0b10)
+    desk.later(2.0)
+    assert not desk.brought(2)
+    desk.holds(2, 0b10)  # Nothing more than before.
+    desk.later(trust_s - 1.9)
+    assert [info.first for info in desk.brought(2)] == [0]
+
+
+def test_a_piece_that_does_not_get_round_is_brought_again_though_others_come() -> None:
+    desk = Border()
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b1)
+    most_s = desk.core.config.bring_trust_max_s
+    for got in range(1, 12):
+        desk.holds(2, (1 << got) - 1 << 1)
+        desk.later(most_s / 12)
+    assert not desk.brought(2)
+    desk.later(most_s / 12 + 0.1)
     assert [info.first for info in desk.brought(2)] == [0]
 
 
