@@ -101,7 +101,8 @@ def _in_vain(kept: Kept, entry: Entry, now: float) -> bool:
 def _in_vain_at(kept: Kept, entry: Entry, now: float) -> float:
     """From when on it is believed that it cannot find it: later while it gets other pieces, for
     what a large zone has takes its time to get round."""
-    since, config = entry.unmet_since or now, kept.config
+    config = kept.config
+    since = now if entry.unmet_since is None else entry.unmet_since
     fed_until = max(since, entry.grew_at) + config.bring_trust_s
     return min(fed_until, since + config.bring_trust_max_s)
 
