@@ -222,11 +222,12 @@ class Consequences:
         """Fewer where pieces are large, for each read holds some of them in memory; and where what
         was read here does not get on to others, who could read themselves. The task's own keeper
         reads one at a time, the next once others have it: roster and pieces are not to be lost
-        together. Only where others read most, and while something comes from them."""
+        together. Only among others who read most, and at least that while nothing comes."""
         assert self.version is not None
         room = max(2, min(LEASES_WANTED, LEASED_MAX_BYTES // self.version.piece_length_bytes))
         alone = self._picker.rarity.single(self._own_reads).bit_count()
-        if self._keeps and KEEPER_SHARE * self._own_reads.bit_count() < len(self._picker.held):
+        others_read = KEEPER_SHARE * self._own_reads.bit_count() < len(self._picker.held)
+        if self._keeps and others_read and len(self.parents.joined) > 1:
             return 0 if alone and self._picker.requested else 1
         if alone < ALONE_SOME or all(parent.have.complete() for parent in self.parents):
             return room

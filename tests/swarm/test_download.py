@@ -85,7 +85,8 @@ def rooms(orders: list[ev.Order]) -> list[int]:
 def test_a_keeper_reads_its_next_piece_once_others_have_the_last() -> None:
     """Killed, it takes the roster with it; not pieces that only it has read."""
     core = opened(64, held=tuple(range(8)))
-    core.handle(ev.ParentJoined(ANN, PieceSet(64, range(48))), 0.0)
+    for peer in (ANN, BOB):
+        core.handle(ev.ParentJoined(peer, PieceSet(64, range(48))), 0.0)
     assert core.picker is not None
     assert core.picker.requested
     assert rooms(core.asked_again(OWN)) == [1]
@@ -98,12 +99,13 @@ def test_a_keeper_reads_its_next_piece_once_others_have_the_last() -> None:
 def test_a_keeper_that_gets_nothing_from_others_reads_on() -> None:
     core = opened(64, held=tuple(range(8)))
     core.handle(ev.ParentJoined(ANN, PieceSet(64)), 0.0)
-    core.asked_again(OWN)
-    assert 0 not in rooms(core.handle(ev.PieceRead(PieceIndex(60)), 0.1))
-    alone = opened(64, held=(0,))
-    alone.handle(ev.ParentJoined(ANN, PieceSet(64, range(48))), 0.0)
-    alone.handle(ev.PieceRead(PieceIndex(60)), 0.1)
-    assert rooms(alone.asked_again(OWN)) == [LEASES_WANTED], "it may be the only one that reads"
+    assert rooms(core.asked_again(OWN)) == [LEASES_WANTED], "they are two"
+    core.handle(ev.ParentJoined(BOB, PieceSet(64)), 0.0)
+    assert rooms(core.asked_again(OWN)) == [1]
+    assert 0 not in rooms(core.handle(ev.PieceRead(PieceIndex(60)), 0.1)), "nothing comes"
+    for index in (61, 62, 63):
+        core.handle(ev.PieceRead(PieceIndex(index)), 0.2)
+    assert rooms(core.asked_again(OWN))[0] > 1, "it reads most of it, be it alone to reach it"
 
 
 def test_all_held_is_said_once() -> None:
