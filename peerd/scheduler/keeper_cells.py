@@ -254,10 +254,11 @@ def hear_held(kept: Kept, peer: PeerId, message: CellHolds) -> None:
 
 
 def held_below(kept: Kept) -> int:
-    """What members of narrower cells hold, as far as their keepers said."""
+    """What members of narrower cells hold, as far as their keepers said that are trusted."""
     held = 0
-    for bits in kept.cells.held.values():
-        held |= bits
+    for peer, bits in kept.cells.held.items():
+        if kept.roster.trusted(peer):
+            held |= bits
     return held
 
 

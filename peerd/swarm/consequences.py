@@ -222,7 +222,7 @@ class Consequences:
         """Fewer where pieces are large, for each read holds some of them in memory; and where what
         was read here does not get on to others, who could read themselves. The task's own keeper
         reads one at a time, the next once others have it: roster and pieces are not to be lost
-        together. Only among others who read most, and at least that while nothing comes."""
+        together. Only where others read most of it; and one in any case while they send nothing."""
         assert self.version is not None
         room = max(2, min(LEASES_WANTED, LEASED_MAX_BYTES // self.version.piece_length_bytes))
         alone = self._picker.rarity.single(self._own_reads).bit_count()

@@ -72,6 +72,16 @@ class Border(Desk):
         return self
 
 
+def unmet() -> Border:
+    """Peer 2 asks for piece 0, which peer 1 is said to hold on this side."""
+    desk = Border()
+    desk.join(1, have=0b1)
+    desk.later(1.0)
+    desk.join(2)
+    desk.wants(2, 0b1)
+    return desk
+
+
 def test_no_two_bring_the_same_piece() -> None:
     desk = Border().open()
     for number in desk.near:
@@ -122,11 +132,7 @@ def test_a_renewed_lease_lives_on() -> None:
 
 
 def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> None:
-    desk = Border()
-    desk.join(1, have=0b1)
-    desk.later(1.0)
-    desk.join(2)
-    desk.wants(2, 0b1)
+    desk = unmet()
     assert not desk.brought(2)
     desk.later(desk.core.config.bring_trust_s + 0.1)
     assert [info.first for info in desk.brought(2)] == [0]
@@ -134,11 +140,7 @@ def test_what_cannot_be_found_on_this_side_may_be_brought_after_a_while() -> Non
 
 def test_who_gets_other_pieces_waits_longer_for_what_others_are_said_to_hold() -> None:
     """In a large zone a piece takes its time to get round: it is not lacked yet."""
-    desk = Border()
-    desk.join(1, have=0b1)
-    desk.later(1.0)
-    desk.join(2)
-    desk.wants(2, 0b1)
+    desk = unmet()
     trust_s = desk.core.config.bring_trust_s
     desk.later(trust_s - 1)
     desk.holds(2, 0b10)
@@ -150,11 +152,7 @@ def test_who_gets_other_pieces_waits_longer_for_what_others_are_said_to_hold() -
 
 
 def test_a_piece_that_does_not_get_round_is_brought_again_though_others_come() -> None:
-    desk = Border()
-    desk.join(1, have=0b1)
-    desk.later(1.0)
-    desk.join(2)
-    desk.wants(2, 0b1)
+    desk = unmet()
     most_s = desk.core.config.bring_trust_max_s
     for got in range(1, 12):
         desk.holds(2, (1 << got) - 1 << 1)
