@@ -8,8 +8,8 @@ A task is idle, probing or kept:
     idle     an Enrol, nobody better alive    → probing (kept at once, if nobody is to be asked)
     probing  all answered, or 0.75 s are over → kept; idle, if one that may stay keeps it
     kept     a better-ranked one keeps it     → idle, after the roster was handed over
-Who keeps a task stays while it is the first in order or a standby, whoever joins (`Seat.left_to`).
-Roster and grants of a kept task: keeper_members, keeper_grants, keeper_outcomes (ADR 0005).
+Who keeps a task stays while it is the first in order or a standby, whoever joins (`Seat.left_to`);
+roster and grants: keeper_members, keeper_grants, keeper_outcomes (ADR 0005).
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ from math import inf
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
-from peerd.link.messages import (
-    CellHolds,
-    Enrol,
-    Holdings,
-    KeeperState,
-    Probe,
-    Sample,
-    Withdraw,
-)
+from peerd.link.messages import CellHolds, Enrol, Holdings, KeeperState, Probe, Sample, Withdraw
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_members as members
@@ -51,7 +43,7 @@ from peerd.scheduler.keeper_table import remember
 from peerd.scheduler.ports import Member
 
 WAITING_MAX = 4096
-"""Askers that wait for the probes to be answered (0.75 s); the others ask again. Guess."""
+"""Askers that wait for the probes (0.75 s); the others ask again. Guess."""
 PROBED_MAX = 64
 """Better-ranked peers, unknown to us, that askers named for one kept task. Guess."""
 
@@ -98,9 +90,11 @@ class KeeperCore(MembersDoor):
         return self._taken()
 
     def expire(self, now: float) -> list[Order]:
-        """Whatever was due by now."""
+        """Whatever was due by now, once: what makes itself due again waits for the next call."""
+        due = []
         while self._due and self._due[0][0] <= now:
-            at, task = heapq.heappop(self._due)
+            due.append(heapq.heappop(self._due))
+        for at, task in due:
             seat = self._seats.get(task)
             if seat is None or seat.due != at:
                 continue

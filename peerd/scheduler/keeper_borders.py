@@ -81,7 +81,7 @@ def _grant(kept: Kept, entry: Entry, now: float) -> None:
         if not free:
             if asked:
                 # Somebody is said to hold it on this side: it will turn up, or be asked for again.
-                if entry.unmet_since is None:
+                if entry.unmet_since is None or not asked & entry.unmet:
                     entry.unmet_since, entry.unmet = now, asked
                 kept.wake(Timer.JUDGE, _in_vain_at(kept, entry, now))
             return

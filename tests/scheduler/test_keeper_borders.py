@@ -151,6 +151,20 @@ def test_who_gets_other_pieces_waits_longer_for_what_others_are_said_to_hold() -
     assert [info.first for info in desk.brought(2)] == [0]
 
 
+def test_what_it_asked_for_in_vain_turned_up_and_other_pieces_are_lacked_now() -> None:
+    """It does not ask in vain for those yet; and nothing is due for ever (Desk.later)."""
+    desk = unmet()
+    trust_s = desk.core.config.bring_trust_s
+    desk.later(trust_s - 0.2)
+    desk.holds(1, 0b11)
+    desk.wants(2, 0b11)
+    desk.holds(2, 0b01)
+    desk.later(trust_s - 0.1)
+    assert not desk.brought(2)
+    desk.later(0.2)
+    assert [info.first for info in desk.brought(2)] == [1]
+
+
 def test_a_piece_that_does_not_get_round_is_brought_again_though_others_come() -> None:
     desk = unmet()
     most_s = desk.core.config.bring_trust_max_s
