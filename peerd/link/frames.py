@@ -147,6 +147,10 @@ class PieceFrame(Struct, frozen=True):
     attestation: Attestation | None
     data: memoryview
 
+    @property
+    def ends_piece(self) -> bool:
+        return self.offset_bytes + len(self.data) == self.size_bytes
+
 
 def message_frame(key: DirectionKey, encoded: bytes) -> bytearray:
     """One whole sealed frame of an encoded message."""
@@ -225,5 +229,5 @@ class PieceOrder:
         if frame.offset_bytes != 0 and here != self._expected:
             raise RemoteProtocolError(f"part of piece {frame.index} out of its order")
         end = frame.offset_bytes + len(frame.data)
-        done = end == frame.size_bytes
-        self._expected = None if done else (frame.version, frame.index, frame.size_bytes, end)
+        here = (frame.version, frame.index, frame.size_bytes, end)
+        self._expected = None if frame.ends_piece else here

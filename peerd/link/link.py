@@ -1,8 +1,10 @@
 """One link: a proven connection between two peers, while it lives.
 
 Always: four tasks share it (one seals, one writes, one reads, one opens and delivers), none waits
-for another's direction; a link that heard nothing for `silence_max_s` while it listened, or could
-not get a batch rid within `stall_max_s`, ends; it ends once, with words that say why.
+for another's direction; what is small is written by the one that seals it, and delivered by the one
+that reads it, unless something is before it: handing it over costs more than it spares; a link that
+heard nothing for `silence_max_s` while it listened, or could not get a batch rid within
+`stall_max_s`, ends; it ends once, with words that say why.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from peerd.link.counters import Counters
 from peerd.link.handshake import Introduction, discard
 from peerd.link.incoming import Incoming
 from peerd.link.messages import Hello, Message, Ping, Pong, Refused, encode_message
-from peerd.link.outgoing import Batch, Offload, Outgoing, Overflow, PieceJob
+from peerd.link.outgoing import INLINE_MAX_BYTES, Batch, Offload, Outgoing, Overflow, PieceJob
 from peerd.link.own_messages import (
     CircuitClose,
     CircuitCredit,
@@ -106,6 +108,8 @@ class Link:
         self._pieces = trio.Semaphore(shared.limits.pieces_max)
         self._scope = trio.CancelScope()
         self._listening_since: float | None = None
+        self._writing_since: float | None = None
+        self._handed_over = 0  # Batches that the writer was given and has not written.
         self._ping_nonce = 0
         self._ping_sent_at: float | None = None
         self.ended = trio.Event()
@@ -228,26 +232,30 @@ class Link:
     async def _seal(self, to_writer: trio.MemorySendChannel[Batch]) -> None:
         async with to_writer:
             while (batch := await self._outgoing.next_batch()) is not None:
-                await to_writer.send(batch)
+                if not self._handed_over and batch.size_bytes <= INLINE_MAX_BYTES:
+                    await self._write_batch(batch)
+                else:
+                    self._handed_over += 1
+                    await to_writer.send(batch)
 
     async def _write(self, batches: trio.MemoryReceiveChannel[Batch]) -> None:
-        limits, counters = self._shared.limits, self._shared.counters
         async for batch in batches:
-            started_at = trio.current_time()
-            with trio.move_on_after(limits.stall_max_s) as stall:
-                await self._wire.send_all(memoryview(batch.buffer)[: batch.size_bytes])
-                if batch.piece_bytes:
-                    # Else what the kernel takes at once would count as sent, and control messages
-                    # would wait behind it.
-                    await self._wire.wait_sent()
-            if stall.cancelled_caught:
-                self.end(f"it took nothing for {limits.stall_max_s:.0f} s")
-                return
-            if self.relay is None:  # else the link that carries it counts
-                counters.bytes_out += batch.size_bytes
-            if batch.piece_bytes:
-                self._piece_batch_sent(batch, started_at)
+            await self._write_batch(batch)
+            self._handed_over -= 1
         await self._wire.send_eof()  # all is said; `closing_s` is the time to read it
+
+    async def _write_batch(self, batch: Batch) -> None:
+        started_at = self._writing_since = trio.current_time()
+        await self._wire.send_all(memoryview(batch.buffer)[: batch.size_bytes])
+        if batch.piece_bytes:
+            # Else what the kernel takes at once would count as sent, and control messages would
+            # wait behind it.
+            await self._wire.wait_sent()
+        self._writing_since = None
+        if self.relay is None:  # else the link that carries it counts
+            self._shared.counters.bytes_out += batch.size_bytes
+        if batch.piece_bytes:
+            self._piece_batch_sent(batch, started_at)
 
     def _piece_batch_sent(self, batch: Batch, started_at: float) -> None:
         self._used_at = trio.current_time()
@@ -332,11 +340,13 @@ class Link:
             due = trio.current_time() + limits.ping_every_s
             await trio.sleep_until(due)
             now = trio.current_time()
-            since = self._listening_since
-            if since is not None and now - since > limits.silence_max_s:
-                # Late by more than a ping: it was this process that stood still, not the peer.
-                if now - due < limits.ping_every_s:
-                    self.end(f"it was silent for {limits.silence_max_s:.0f} s")
+            if now - due >= limits.ping_every_s:
+                continue  # Late by more than a ping: this process stood still, not the peer.
+            listening, writing = self._listening_since, self._writing_since
+            if listening is not None and now - listening > limits.silence_max_s:
+                self.end(f"it was silent for {limits.silence_max_s:.0f} s")
+            elif writing is not None and now - writing > limits.stall_max_s:
+                self.end(f"it took nothing for {limits.stall_max_s:.0f} s")
             elif now - self.active_at > limits.idle_max_s:
                 self.close("idle", f"nothing was said for {limits.idle_max_s:.0f} s")
 

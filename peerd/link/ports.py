@@ -80,11 +80,13 @@ class LinkHandler(Protocol):
         attestation: Attestation | None,
         data: memoryview,
     ) -> object | None:
-        """In a worker thread, in wire order for one link: part of a piece of `size_bytes`.
+        """In wire order for one link: part of a piece of `size_bytes`.
 
-        `attestation` comes with the first part. `data` stays valid until its owner drops it: the
-        link does not use that buffer again while a view of it lives. What is returned, if not
-        None, is then given to `chunk_done` on the event loop. RemoteProtocolError closes the link.
+        In a worker thread where the part ends its piece, else perhaps on the event loop: it may
+        block only then. `attestation` comes with the first part. `data` stays valid until its owner
+        drops it: the link does not use that buffer again while a view of it lives. What is
+        returned, if not None, is then given to `chunk_done` on the event loop. RemoteProtocolError
+        closes the link.
         """
         ...
 
