@@ -53,6 +53,9 @@ SAMPLE_S: Final = 0.2
 """A sample of a parent's rate covers this long: pieces arrive in bursts, as commits are grouped."""
 STALL_S: Final = 3.0
 """Nothing for so long, although asked: robbed and set aside. Guess; ADR-0001."""
+STALL_OVER_BORDER_S: Final = 6.0
+"""… from beyond a border: what was brought of the piece is brought again, and many flows over a
+slow link are silent for seconds (in the lab 16 over 20 Mbit/s: four timeouts in a row take 3 s)."""
 STALL_FACTOR: Final = 4.0
 """… or for so many times as long as its window should take, if that is longer."""
 STALL_MAX_S: Final = 30.0
@@ -162,7 +165,7 @@ class Parent:
         """When patience ends, inf if nothing is owed."""
         if not self.in_flight:
             return float("inf")
-        patience = STALL_S
+        patience = STALL_S if self.border is None else STALL_OVER_BORDER_S
         if self.rate_bytes_s:
             owed = len(self.in_flight) * piece_length_bytes
             patience = max(patience, STALL_FACTOR * owed / self.rate_bytes_s)

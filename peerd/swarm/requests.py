@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from peerd.ids import PeerId
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
 from peerd.swarm.parents import Parent, Parents
@@ -107,9 +108,19 @@ class Requests:
         for left_s, index in late:
             if left_s < needed_s:
                 return None
-            if index in fetchable and thief.peer not in picker.requested[index]:
+            if index in fetchable and not self._comes_over(thief, picker.requested[index]):
                 return index
         return None
+
+    def _comes_over(self, thief: Parent, asked: Iterable[PeerId]) -> bool:
+        """Whether it comes already: from itself, or over the same border. There the border is
+        slow, not the parent, and what was brought of the piece would be brought again; a lease
+        that makes no progress ends by itself (ADR 0013)."""
+        joined = self._parents.joined
+        return any(
+            peer == thief.peer or (thief.border is not None and joined[peer].border == thief.border)
+            for peer in asked
+        )
 
     @staticmethod
     def _needed_s(thief: Parent, picker: Picker, length_bytes: int) -> float:
