@@ -105,22 +105,27 @@ class Requests:
         """The piece that it would help most with, if it would help much."""
         fetchable = self._borders.may_fetch(thief)
         needed_s = self._needed_s(thief, picker, length_bytes)
+        over_s = self._needed_over_s(thief, length_bytes)
         for left_s, index in late:
             if left_s < needed_s:
                 return None
-            if index in fetchable and not self._comes_over(thief, picker.requested[index]):
+            if index not in fetchable or thief.peer in picker.requested[index]:
+                continue
+            if left_s >= over_s or not self._comes_over(thief.border, picker.requested[index]):
                 return index
         return None
 
-    def _comes_over(self, thief: Parent, asked: Iterable[PeerId]) -> bool:
-        """Whether it comes already: from itself, or over the same border. There the border is
-        slow, not the parent, and what was brought of the piece would be brought again; a lease
-        that makes no progress ends by itself (ADR 0013)."""
+    def _comes_over(self, border: str | None, asked: Iterable[PeerId]) -> bool:
         joined = self._parents.joined
-        return any(
-            peer == thief.peer or (thief.border is not None and joined[peer].border == thief.border)
-            for peer in asked
-        )
+        return border is not None and any(joined[peer].border == border for peer in asked)
+
+    @staticmethod
+    def _needed_over_s(thief: Parent, length_bytes: int) -> float:
+        """The same for what comes over the thief's border already, where it is mostly the border
+        that is slow, and what was brought of the piece would be brought again."""
+        if thief.rate_bytes_s is None:
+            return inf
+        return STEAL_FACTOR * thief.next_s(length_bytes)
 
     @staticmethod
     def _needed_s(thief: Parent, picker: Picker, length_bytes: int) -> float:
@@ -131,10 +136,11 @@ class Requests:
     def _move(
         self, index: int, to: Parent, picker: Picker, length_bytes: int, now: float
     ) -> list[ev.Order]:
-        """While other things are wanted it is taken from whom it was asked of; at the end not."""
+        """While other things are wanted it is taken from whom it was asked of; at the end not,
+        unless both would bring it over the same border."""
         asked = tuple(picker.requested[index])
         orders: list[ev.Order] = []
-        if picker.wanted or len(asked) >= SECONDS_MAX:
+        if picker.wanted or len(asked) >= SECONDS_MAX or self._comes_over(to.border, asked):
             for peer in asked:
                 self._parents.joined[peer].taken(index, length_bytes, now)
                 picker.release(index, peer, "another is faster")
