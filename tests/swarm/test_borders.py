@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
+from peerd.ids import PieceIndex
 from peerd.link.messages import LeaseInfo, LeaseKind, Outcome
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
-from tests.swarm.test_download import ANN, BOB, OWN, requests, version
+from peerd.swarm.parents import STALL_OVER_BORDER_S, STALL_S
+from tests.swarm.test_download import ANN, BOB, OWN, PIECE, requests, version
 
 
 def far_and_near(near_has: tuple[int, ...]) -> Download:
@@ -34,3 +36,49 @@ def test_what_turned_up_on_this_side_is_not_brought() -> None:
 def test_of_an_extent_only_what_is_not_on_this_side_is_brought() -> None:
     core = far_and_near(near_has=(3,))
     assert requests(granted(core, 3, 2))[ANN] == [4]
+
+
+def on_its_way(bob_lies_in: str) -> tuple[Download, int]:
+    """Ann, beyond the border, sent one of two pieces in two seconds; Bob joins. Returns the other,
+    which Ann still owes."""
+    core = Download(OWN, Random(1), "eu")
+    core.handle(ev.VersionOpened(version(12), PieceSet(12)), 0.0)
+    core.handle(ev.ParentJoined(ANN, PieceSet(12, (0, 1)), "us"), 0.0)
+    info = LeaseInfo(5, LeaseKind.BRING, OWN, 0, 2, 60.0)
+    sent, owed = requests(core.handle(ev.BringGranted("eu", info), 2.0))[ANN]
+    core.handle(ev.PieceArrived(ANN, PieceIndex(sent), PIECE), 4.0)
+    core.handle(ev.ParentJoined(BOB, PieceSet(12, (owed,)), bob_lies_in), 4.0)
+    return core, owed
+
+
+def test_what_comes_over_a_border_is_not_asked_for_over_it_again() -> None:
+    """Bob may be as slow: it is the border that both share."""
+    core, owed = on_its_way("us")
+    orders = core.expire(4.5)
+    assert owed not in requests(orders).get(BOB, [])
+    core.parents.joined[BOB].rate_bytes_s = PIECE / 1.5
+    assert owed not in requests(core.expire(5.0)).get(BOB, [])
+    core.validate()
+
+
+def test_but_of_one_beyond_that_is_far_faster_it_is_and_of_the_first_no_more() -> None:
+    core, owed = on_its_way("us")
+    core.parents.joined[BOB].rate_bytes_s = 100.0 * PIECE
+    orders = core.expire(4.5)
+    assert requests(orders)[BOB] == [owed]
+    assert ev.CancelPieces(ANN, (owed,)) in orders
+    core.validate()
+
+
+def test_one_on_this_side_is_asked_for_it_as_always() -> None:
+    core, owed = on_its_way("eu")
+    orders = core.expire(4.5)
+    assert ev.CancelPieces(ANN, (owed,)) in orders
+    assert requests(orders)[BOB] == [owed]
+
+
+def test_who_is_silent_beyond_a_border_has_twice_the_time() -> None:
+    core, owed = on_its_way("us")
+    early, late = core.expire(4.0 + STALL_S + 1.0), core.expire(4.0 + 4 * STALL_OVER_BORDER_S)
+    assert not any(isinstance(order, ev.Complain) for order in early)
+    assert ev.Complain(ANN, "it stalls") in late
