@@ -78,7 +78,7 @@ def test_one_on_this_side_is_asked_for_it_as_always() -> None:
 
 
 def test_who_is_silent_beyond_a_border_has_twice_the_time() -> None:
-    core, owed = on_its_way("us")
+    core, _ = on_its_way("us")
     early, late = core.expire(4.0 + STALL_S + 1.0), core.expire(4.0 + 4 * STALL_OVER_BORDER_S)
     assert not any(isinstance(order, ev.Complain) for order in early)
     assert ev.Complain(ANN, "it stalls") in late
