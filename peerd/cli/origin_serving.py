@@ -224,6 +224,8 @@ class Conversation:
                 self._count_request(request, 304)
                 self._connection.sendall(_head(304, headers))
                 return True
+            if request.headers.get("if-match", content.etag) not in (content.etag, "*"):
+                return self._refuse(request, 412, ETag=content.etag)
         status, first, last = 200, 0, content.size_bytes - 1
         if not self._faults.no_range:
             headers["Accept-Ranges"] = "bytes"

@@ -37,6 +37,11 @@ class Want(Struct, frozen=True):
     def ranged(self) -> bool:
         return self.last_byte is not None or self.first_byte > 0
 
+    @property
+    def pinned(self) -> bool:
+        """Whether another version is to be refused by the origin itself."""
+        return self.ranged and self.expect is not None and self.expect.validator is not None
+
     def whole(self) -> Want:
         """The same without a range."""
         return msgspec.structs.replace(self, first_byte=0, last_byte=None)
@@ -50,7 +55,11 @@ class Want(Struct, frozen=True):
             name = "if-none-match" if is_etag(self.unless) else "if-modified-since"
             found.append((name, self.unless))
         elif self.ranged and self.expect is not None and self.expect.validator is not None:
-            found.append(("if-range", self.expect.validator))
+            validator = self.expect.validator
+            found.append(("if-range", validator))
+            # Else who has another version by now sends all of that, and to each reader much is on
+            # its way before the answer is refused here.
+            found.append(("if-match" if is_etag(validator) else "if-unmodified-since", validator))
         return found
 
 
@@ -74,6 +83,8 @@ def judge(want: Want, status: int, headers: Headers, label: str, now_wall_s: flo
             plan = _all(want, headers, label)
         case 304 if want.unless is not None:
             return Plan(OriginFacts(None, want.unless, False, 0, not_modified=True), 0)
+        case 412 if want.pinned:
+            raise _changed(label)
         case 416 if want.ranged:
             plan = _unsatisfiable(want, headers, label)
         case _:
@@ -159,15 +170,18 @@ def _compare(want: Want, facts: OriginFacts, headers: Headers, label: str, *, wh
     """
     if want.expect is None:
         return
-    changed = OriginChanged(f"{label} has changed since the download began; start it again")
     expected = want.expect.validator
     if expected is not None:
         same = same_version(headers, expected)
         if same is False or (same is None and whole):
-            raise changed
+            raise _changed(label)
     lengths = (want.expect.length_bytes, facts.length_bytes)
     if None not in lengths and lengths[0] != lengths[1]:
-        raise changed
+        raise _changed(label)
+
+
+def _changed(label: str) -> OriginChanged:
+    return OriginChanged(f"{label} has changed since the download began; start it again")
 
 
 def _last(total_bytes: int | None) -> int | None:

@@ -84,7 +84,7 @@ async def test_a_resumed_part_must_be_what_is_missing() -> None:
         if len(server.requests) == 1:
             return answer(206, b"01234", content_range="bytes 0-9/10", content_length=10, **more)
         assert request.headers["range"] == "bytes=5-9"
-        assert request.headers["if-range"] == '"v"'
+        assert request.headers["if-range"] == request.headers["if-match"] == '"v"'
         return answer(206, b"34567", content_range="bytes 3-7/10", **more)
 
     async with scripted(script) as server, OriginReader(QUICK) as reader:
@@ -98,6 +98,23 @@ async def test_a_server_that_ignores_if_range_is_caught_by_its_validator() -> No
     async with scripted(lambda _: new) as server, OriginReader(QUICK) as reader:
         with pytest.raises(OriginChanged):
             await read_all(reader, ask_for(server.url), last_byte=9, expect=old)
+
+
+async def test_an_origin_that_has_another_version_is_asked_not_to_send_it() -> None:
+    date = "Mon, 23 Nov 2026 08:00:00 GMT"
+    for validator, header in (('"old"', "if-match"), (date, "if-unmodified-since")):
+        async with scripted(lambda _: answer(412)) as server, OriginReader(QUICK) as reader:
+            expect = OriginFacts(10, validator, True, 0)
+            with pytest.raises(OriginChanged):
+                await read_all(reader, ask_for(server.url), last_byte=9, expect=expect)
+            assert server.requests[0].headers[header] == validator
+
+
+async def test_a_condition_that_was_not_made_did_not_fail() -> None:
+    async with scripted(lambda _: answer(412)) as server, OriginReader(QUICK) as reader:
+        for expect in (None, OriginFacts(10, None, True, 0)):
+            with pytest.raises(OriginProtocolError, match="412"):
+                await read_all(reader, ask_for(server.url), last_byte=9, expect=expect)
 
 
 async def test_a_weak_validator_is_none() -> None:

@@ -44,6 +44,17 @@ async def test_it_serves_what_it_says_and_counts_what_it_sent() -> None:
     assert stats["by_path"] == {"/content.bin": {"requests": 2, "body_bytes": 300_005}}
 
 
+async def test_another_version_is_not_sent_to_who_does_not_want_it() -> None:
+    with process("--size", "300000B", "--seed", "1") as said:
+        connection = http.client.HTTPConnection("127.0.0.1", said["port"], timeout=5)
+        connection.request("GET", "/content.bin", headers={"If-Match": '"another"'})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (412, b"")
+        connection.request("GET", "/content.bin", headers={"If-Match": answer.headers["ETag"]})
+        assert len(connection.getresponse().read()) == 300_000
+        connection.close()
+
+
 async def test_a_folder_is_served_and_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     root = tmp_path / "root"
