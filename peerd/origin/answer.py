@@ -38,9 +38,11 @@ class Want(Struct, frozen=True):
         return self.last_byte is not None or self.first_byte > 0
 
     @property
-    def pinned(self) -> bool:
-        """Whether another version is to be refused by the origin itself."""
-        return self.ranged and self.expect is not None and self.expect.validator is not None
+    def pinned(self) -> str | None:
+        """The validator without which the origin is to send nothing; None: whatever it has."""
+        if not self.ranged or self.unless is not None or self.expect is None:
+            return None
+        return self.expect.validator
 
     def whole(self) -> Want:
         """The same without a range."""
@@ -54,12 +56,12 @@ class Want(Struct, frozen=True):
         if self.unless is not None:
             name = "if-none-match" if is_etag(self.unless) else "if-modified-since"
             found.append((name, self.unless))
-        elif self.ranged and self.expect is not None and self.expect.validator is not None:
-            validator = self.expect.validator
-            found.append(("if-range", validator))
+        elif self.pinned is not None:
+            found.append(("if-range", self.pinned))
             # Else who has another version by now sends all of that, and to each reader much is on
             # its way before the answer is refused here.
-            found.append(("if-match" if is_etag(validator) else "if-unmodified-since", validator))
+            name = "if-match" if is_etag(self.pinned) else "if-unmodified-since"
+            found.append((name, self.pinned))
         return found
 
 
@@ -83,7 +85,7 @@ def judge(want: Want, status: int, headers: Headers, label: str, now_wall_s: flo
             plan = _all(want, headers, label)
         case 304 if want.unless is not None:
             return Plan(OriginFacts(None, want.unless, False, 0, not_modified=True), 0)
-        case 412 if want.pinned:
+        case 412 if want.pinned is not None:
             raise _changed(label)
         case 416 if want.ranged:
             plan = _unsatisfiable(want, headers, label)

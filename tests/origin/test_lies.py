@@ -13,6 +13,7 @@ from peerd.errors import (
     OriginUnreachable,
     UsageError,
 )
+from peerd.origin.answer import Want
 from peerd.origin.facts import OriginFacts
 from peerd.origin.service import OriginReader
 from peerd.task import ask_for
@@ -206,3 +207,9 @@ async def test_a_million_tiny_chunks_leave_others_their_turn() -> None:
                 assert await body.read() == b"x"
         nursery.cancel_scope.cancel()
     assert turns >= 2_000
+
+
+def test_a_question_whether_it_changed_pins_no_version() -> None:
+    want = Want(last_byte=9, expect=OriginFacts(10, '"v"', True, 0), unless='"v"')
+    assert dict(want.headers()) == {"range": "bytes=0-9", "if-none-match": '"v"'}
+    assert want.pinned is None
