@@ -100,6 +100,12 @@ def peerd() -> None:
     default=None,
     help="Stay to read origins for others, and keep what was read.",
 )
+@click.option(
+    "--scheduler/--no-scheduler",
+    default=None,
+    help="May be elected to advise all peers who gets what from whom; seed peers may, unless "
+    "given. Downloads need none.",
+)
 @click.option("--name", metavar="NAME", help="What people call this peer, unless its host name.")
 @click.option("--socket", metavar="PATH", help="Where the control socket is made.")
 @click.option(
@@ -228,6 +234,20 @@ def peers(as_json: bool, socket: str | None) -> None:
 @peerd.command()
 @with_json
 @with_socket
+def scheduler(as_json: bool, socket: str | None) -> None:
+    """Who advises the peers now, with which term, and who would be next.
+
+    \b
+    Example: peerd scheduler --json
+    """
+    from peerd.cli import show
+
+    show.scheduler(socket, as_json)
+
+
+@peerd.command()
+@with_json
+@with_socket
 def tasks(as_json: bool, socket: str | None) -> None:
     """What this peer holds and is downloading.
 
@@ -237,6 +257,23 @@ def tasks(as_json: bool, socket: str | None) -> None:
     from peerd.cli import show
 
     show.tasks(socket, as_json)
+
+
+@peerd.command()
+@click.argument("task_id", metavar="TASK")
+@with_json
+@with_socket
+def explain(task_id: str, as_json: bool, socket: str | None) -> None:
+    """Why a download went as it did: who decided what, and what it waited for.
+
+    Also of one that is over; any beginning of the task's id names it.
+
+    \b
+    Example: peerd explain 3f2a
+    """
+    from peerd.cli import show
+
+    show.explain(task_id, socket, as_json)
 
 
 @peerd.group()

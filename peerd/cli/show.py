@@ -26,6 +26,10 @@ def peers(socket: str | None, as_json: bool) -> None:
     _show(answer, as_json, lambda found: table(found["peers"], "no other peers"))
 
 
+def scheduler(socket: str | None, as_json: bool) -> None:
+    _show(client.ask(client.socket_path(socket), "GET", "/v1/scheduler"), as_json, pairs)
+
+
 def tasks(socket: str | None, as_json: bool) -> None:
     answer = client.ask(client.socket_path(socket), "GET", "/v1/tasks")
     _show(answer, as_json, lambda found: table(found["tasks"], "no tasks"))
@@ -34,6 +38,11 @@ def tasks(socket: str | None, as_json: bool) -> None:
 def task_show(task: str, socket: str | None, as_json: bool) -> None:
     answer = client.ask(client.socket_path(socket), "GET", f"/v1/tasks/{_quoted(task)}")
     _show(answer, as_json, pairs)
+
+
+def explain(task: str, socket: str | None, as_json: bool) -> None:
+    path = client.socket_path(socket)
+    _show(client.ask(path, "GET", f"/v1/tasks/{_quoted(task)}/explain"), as_json, pairs)
 
 
 def task_remove(task: str, socket: str | None, as_json: bool) -> None:

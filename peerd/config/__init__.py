@@ -50,6 +50,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bootstrap: tuple[str, ...]
     zone: str
     seed_peer: bool
+    scheduler: bool
     name: str
     socket: str
     socket_mode: int
@@ -119,6 +120,7 @@ def _default(values: dict[str, Any], environment: Mapping[str, str], user_id: in
     values.setdefault("name", _host_name())
     for key, value in _DEFAULTS.items():
         values.setdefault(key, value)
+    values.setdefault("scheduler", values["seed_peer"])
 
 
 def _link_beside(listen: str) -> str:

@@ -237,6 +237,7 @@ PARSERS: Final[dict[str, Callable[[object], Any]]] = {
     "bootstrap": _list(_dialled),
     "zone": _zone,
     "seed_peer": _flag,
+    "scheduler": _flag,
     "name": _label(64),
     "socket": _socket,
     "socket_mode": _mode,

@@ -1,7 +1,8 @@
 """Brings what links deliver to whom it is for.
 
-Always: what a keeper handles goes to keepers, what a keeper says goes to whoever asked it, and all
-else about a task to the swarm; a peer that breaks the protocol loses its link, nothing else.
+Always: what a keeper handles goes to keepers, what a keeper says goes to whoever asked it, what
+electors say to those who elect, and all else about a task to the swarm; a peer that breaks the
+protocol loses its link, nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import trio
 from peerd.errors import RemoteProtocolError
 from peerd.gossip.service import GossipService
 from peerd.ids import PeerId, PieceIndex, VersionId
-from peerd.link.messages import Message
+from peerd.link.messages import OF_SCHEDULER, Message
 from peerd.link.service import LinkService
 from peerd.manifest import Attestation
+from peerd.scheduler.scheduling import SchedulerService
 from peerd.scheduler.service import KEEPER_MESSAGES, KeeperService
 from peerd.swarm.service import SwarmService
 
@@ -30,24 +32,30 @@ class Router:
         links: LinkService,
         gossip: GossipService,
         keepers: KeeperService,
+        schedulers: SchedulerService,
         swarm: SwarmService,
         nursery: trio.Nursery,
     ) -> None:
         self._links, self._gossip, self._keepers, self._swarm = links, gossip, keepers, swarm
+        self._schedulers = schedulers
         self._nursery = nursery
 
     def link_up(self, peer: PeerId) -> None:
         self._gossip.reachable(peer)
         self._keepers.link_up(peer)
+        self._schedulers.link_up(peer)
 
     def link_down(self, peer: PeerId) -> None:
         self._keepers.link_down(peer)
         self._swarm.link_down(peer)
+        self._schedulers.link_down(peer)
 
     def message_arrived(self, peer: PeerId, message: Message) -> None:
         try:
             if isinstance(message, KEEPER_MESSAGES):
                 self._keepers.message_arrived(peer, message)
+            elif isinstance(message, OF_SCHEDULER):
+                self._schedulers.message_arrived(peer, message)
             else:
                 self._swarm.message_arrived(peer, message)
         except RemoteProtocolError as error:

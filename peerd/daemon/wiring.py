@@ -1,7 +1,7 @@
 """Builds every service of the daemon and runs them, in the order in which they need each other.
 
-Always: store, origin, overlay, links, gossip, keepers, swarm, control socket: opened in this
-order, closed in reverse; nothing here decides anything.
+Always: store, origin, overlay, links, gossip, keepers, schedulers, swarm, control socket: opened in
+this order, closed in reverse; nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from peerd.cluster.admission import OpenAdmission
 from peerd.cluster.keys import load_or_make_key, open_data_dir
 from peerd.config import Config
 from peerd.daemon.counting import Counting
+from peerd.daemon.facts import FactsOfPeer
 from peerd.daemon.router import Router
 from peerd.daemon.services import Services
 from peerd.errors import IdentityCloned, UsageError
@@ -37,6 +38,7 @@ from peerd.origin.settings import OriginConfig
 from peerd.overlay.noise import NoiseProver
 from peerd.overlay.service import OverlayService
 from peerd.rate import TokenBucket
+from peerd.scheduler.scheduling import SchedulerService
 from peerd.scheduler.service import KeeperService
 from peerd.signing import SigningKey
 from peerd.store.disk import DiskStore
@@ -89,7 +91,13 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         gossip = GossipService(
             overlay,
             key,
-            OwnFacts(config.cluster, config.name, config.zone, seed=config.seed_peer),
+            OwnFacts(
+                config.cluster,
+                config.name,
+                config.zone,
+                seed=config.seed_peer,
+                scheduler=config.scheduler,
+            ),
             boot=boot,
             bootstrap=config.bootstrap,
             known_peers_path=data_dir / KNOWN_PEERS_FILE,
@@ -110,12 +118,19 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         )  # fmt: skip
         secret = key.sign(SECRET_PURPOSE, b"")
         swarm = SwarmService(near, secret, seed=config.seed_peer)
+        schedulers = SchedulerService(
+            key, gossip, links, rng, FactsOfPeer(swarm, links, gossip),
+            wall_s=time.time() - trio.current_time(),
+        )  # fmt: skip
         counting = Counting(store, origin, links)
-        facade = Facade(swarm, gossip, links, keepers, counting.totals, _about(config, key))
+        facade = Facade(
+            swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)
+        )
         counting.delivered = lambda: facade.delivered_bytes
         facade.lingers = lambda: _lingers(config, gossip)
         gossip.on_change(keepers.members_changed)
-        links.set_handler(Router(links, gossip, keepers, swarm, nursery))
+        gossip.on_change(schedulers.members_changed)
+        links.set_handler(Router(links, gossip, keepers, schedulers, swarm, nursery))
 
         services = Services(nursery)
         try:
@@ -126,6 +141,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
                 overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
             )
             await services.start(keepers.run)
+            await services.start(schedulers.run)
             await services.start(swarm.run)
             await services.start(counting.run)
             control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
@@ -194,6 +210,7 @@ def _about(config: Config, key: SigningKey) -> dict[str, Any]:
         "version": __version__,
         "cluster": config.cluster,
         "seed_peer": config.seed_peer,
+        "scheduler": config.scheduler,
         "admission": "open",
         "data_dir": config.data_dir,
     }

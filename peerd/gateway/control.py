@@ -53,8 +53,10 @@ class ControlServer:
             ("POST", re.compile(r"/v1/get()"), self._get),
             ("GET", re.compile(r"/v1/status()"), self._status),
             ("GET", re.compile(r"/v1/peers()"), self._peers),
+            ("GET", re.compile(r"/v1/scheduler()"), self._scheduler),
             ("GET", re.compile(r"/v1/tasks()"), self._tasks),
             ("GET", re.compile(r"/v1/tasks/([^/]+)"), self._task),
+            ("GET", re.compile(r"/v1/tasks/([^/]+)/explain"), self._explain),
             ("DELETE", re.compile(r"/v1/tasks/([^/]+)"), self._remove),
             ("GET", re.compile(r"/v1/descriptor()"), self._descriptor),
         ]
@@ -85,11 +87,17 @@ class ControlServer:
     async def _peers(self, _: Request, exchange: Exchange, __: str) -> None:
         await exchange.answer(200, {"peers": self._control.peers()})
 
+    async def _scheduler(self, _: Request, exchange: Exchange, __: str) -> None:
+        await exchange.answer(200, self._control.scheduler())
+
     async def _tasks(self, _: Request, exchange: Exchange, __: str) -> None:
         await exchange.answer(200, {"tasks": self._control.tasks()})
 
     async def _task(self, _: Request, exchange: Exchange, task: str) -> None:
         await exchange.answer(200, self._control.task(_prefix(task)))
+
+    async def _explain(self, _: Request, exchange: Exchange, task: str) -> None:
+        await exchange.answer(200, self._control.explain(_prefix(task)))
 
     async def _remove(self, _: Request, exchange: Exchange, task: str) -> None:
         await exchange.answer(200, await self._control.remove(_prefix(task)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from typing import Any, Final
 
 import trio
 
 from peerd.errors import PeerdError, TaskNotFound, TimedOut, UsageError
+from peerd.gateway.explaining import explained
 from peerd.gateway.ports import (
     GetDone,
     GetEvent,
@@ -24,7 +26,10 @@ from peerd.gateway.ports import (
 from peerd.gossip.service import GossipService
 from peerd.ids import TaskId
 from peerd.link.service import LinkService
+from peerd.scheduler.scheduling import Leadership, SchedulerService
 from peerd.scheduler.service import KeeperService
+from peerd.swarm.account import read
+from peerd.swarm.accounting import told as told_of
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.run import TaskRun
 from peerd.swarm.service import SwarmService
@@ -50,10 +55,12 @@ class Facade:
         gossip: GossipService,
         links: LinkService,
         keepers: KeeperService,
+        schedulers: SchedulerService,
         totals: Callable[[], dict[str, int]],
         about: dict[str, Any],
     ) -> None:
         self._swarm, self._gossip, self._links, self._keepers = swarm, gossip, links, keepers
+        self._schedulers = schedulers
         self._totals, self._about = totals, about
         self._tickets: dict[str, tuple[StoredVersion, float]] = {}
         self.delivered_bytes = 0
@@ -135,20 +142,38 @@ class Facade:
 
     def status(self) -> dict[str, Any]:
         totals = self._totals()
-        leader = None
+        leads = self._schedulers.leadership()
         return {
             **self._about,
             "peers": sum(1 for view in self._gossip.peers() if view.reachable) - 1,
             "neighbours": len(self._gossip.neighbours),
             "links": len(self._links.links()),
-            "mode": "degraded" if leader is None else "scheduled",
-            "leader": leader,
-            "term": 0,
+            "mode": "degraded" if leads.leader is None else "scheduled",
+            "leader": leads.leader,
+            "term": leads.term,
+            "scheduling": _scheduling(leads),
             "tasks": len({stored.info.task for stored in self._swarm.near.store.versions()}),
             "downloads": sum(1 for run in self._swarm.runs().values() if run.going()),
             "tasks_kept": self._keepers.tasks_kept(),
             "lingers": self.lingers(),
             **totals,
+        }
+
+    def scheduler(self) -> dict[str, Any]:
+        leads = self._schedulers.leadership()
+        return {
+            "mode": "degraded" if leads.leader is None else "scheduled",
+            "leader": leads.leader,
+            "term": leads.term,
+            "since_s": leads.since_s,
+            "state": leads.state,
+            "eligible": self._about["scheduler"],
+            "electors": list(leads.electors),
+            "standbys": list(leads.standbys),
+            "contact": leads.contact,
+            "subscribers": leads.subscribers,
+            "advises": leads.advises,
+            "picture": _picture(leads),
         }
 
     def peers(self) -> list[dict[str, Any]]:
@@ -230,6 +255,24 @@ class Facade:
         kept = self._keepers.story(found)
         return row | ({"keeper_story": list(kept)} if kept else {})
 
+    def explain(self, task: str) -> dict[str, Any]:
+        """Why it went as it did; TaskNotFound where nothing was kept of it."""
+        found = self._find(task)
+        run = self._swarm.runs().get(found)
+        store = self._swarm.near.store
+        stored = next(iter(store.versions(found)), None)
+        if run is not None and run.going():
+            run.count_time()
+        told = told_of(run) if run is not None else None
+        if told is None and stored is not None:
+            told = read(store.account(stored.info.version))
+        if told is None:
+            raise TaskNotFound(f"nothing is known of how {found[:16]} was downloaded")
+        length = stored.info.length_bytes if stored is not None else None
+        ask = store.asked(found) if run is None else run.ask
+        about = {"task": found, "url": ask.spec.url if ask else None, "bytes": length}
+        return about | explained(told, length)
+
     async def remove(self, task: str) -> dict[str, Any]:
         found = self._find(task)
         return {"task": found, "versions_removed": await self._swarm.remove(found)}
@@ -242,6 +285,16 @@ class Facade:
         if len(found) > 1:
             raise UsageError(f"{len(found)} tasks begin with {text}; write more digits")
         return found[0]
+
+
+def _scheduling(leads: Leadership) -> str:
+    if leads.leader is None:
+        return "degraded: no scheduler"
+    return f"scheduled by {leads.leader} (term {leads.term})"
+
+
+def _picture(leads: Leadership) -> dict[str, Any] | None:
+    return asdict(leads.picture) if leads.picture is not None else None
 
 
 def _progress(run: TaskRun) -> GetProgress:

@@ -134,6 +134,12 @@ class Link:
         return self._round_trip.least_s
 
     @property
+    def silent_s(self) -> float:
+        """For how long we have listened and heard nothing, not even an answer to a ping."""
+        since = self._listening_since
+        return 0.0 if since is None else trio.current_time() - since
+
+    @property
     def rate_bytes_s(self) -> float | None:
         """What piece data leaves at, as it was last measured."""
         return self._pace.rate_bytes_s

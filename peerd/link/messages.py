@@ -25,6 +25,9 @@ from peerd.codec import (
     decode_by,
     encode,
 )
+from peerd.link.cell_messages import CellHolds as CellHolds
+from peerd.link.cell_messages import Delegate as Delegate
+from peerd.link.cell_messages import Sample as Sample
 from peerd.link.own_messages import (
     Addresses,
     CircuitClose,
@@ -39,6 +42,12 @@ from peerd.link.own_messages import Hello as Hello
 from peerd.link.own_messages import Ping as Ping
 from peerd.link.own_messages import Pong as Pong
 from peerd.link.own_messages import Refused as Refused
+from peerd.link.scheduler_messages import Heeded as Heeded
+from peerd.link.scheduler_messages import LeaderIs as LeaderIs
+from peerd.link.scheduler_messages import LeaderLease as LeaderLease
+from peerd.link.scheduler_messages import Reports as Reports
+from peerd.link.scheduler_messages import Subscribe as Subscribe
+from peerd.link.scheduler_messages import TermProof as TermProof
 from peerd.link.swarm_messages import Cancel as Cancel
 from peerd.link.swarm_messages import Depart as Depart
 from peerd.link.swarm_messages import Have as Have
@@ -345,32 +354,6 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
     granted: WireBitmap = b""
 
 
-class Delegate(LinkMessage, frozen=True, tag=32):
-    """From a cell's keeper: stand for this cell at the keeper of the wider one, too."""
-
-    task: WireTaskId
-    term: WireTerm
-
-
-class Sample(LinkMessage, frozen=True, tag=33):
-    """Some who are in the swarm: from a cell's keeper to that of the wider `task`; and, `back` from
-    there, some of the other cells.
-    """
-
-    task: WireTaskId
-    peers: Annotated[tuple[RosterPeer, ...], Meta(max_length=64)]
-    back: bool
-
-
-class CellHolds(LinkMessage, frozen=True, tag=36):
-    """What members of my cell hold of this version, to the keeper of the wider `task`: it lets
-    nobody bring that into the zone."""
-
-    task: WireTaskId
-    version: WireVersionId
-    have: WireBitmap
-
-
 Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
@@ -378,6 +361,7 @@ Message = (
     | BringAsk | HedgeAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
     | CellHolds | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
+    | Subscribe | LeaderLease | LeaderIs | Heeded | Reports
 )  # fmt: skip
 
 _DECODER: Decoder[Any] = Decoder(Message)
@@ -386,6 +370,8 @@ TO_KEEPER = (
     BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample, CellHolds,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
+OF_SCHEDULER = (Subscribe, LeaderLease, LeaderIs, Heeded, Reports)
+"""What those say to each other who elect a leader, or want to know it."""
 
 
 def encode_message(message: Message) -> bytes:

@@ -180,6 +180,11 @@ class LinkService:
         link = self._links.get(peer)
         return link.least_round_trip_s if link is not None else None
 
+    def silent_s(self, peer: PeerId) -> float:
+        """How long nothing has come over its link, not even an answer to a ping; 0 without one."""
+        link = self._links.get(peer)
+        return link.silent_s if link is not None else 0.0
+
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         """Tell it why and end the link; returns when it has ended (soon)."""
         link = self._links.get(peer)

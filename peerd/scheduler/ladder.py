@@ -99,6 +99,12 @@ class Ladder:
         return self._rungs[-1].seeker.keeper if self._at_top() else None
 
     @property
+    def keepers(self) -> tuple[PeerId, ...]:
+        """Of every rung, as far as they are found; never this peer itself."""
+        found = (rung.seeker.keeper for rung in self._rungs)
+        return tuple(peer for peer in found if peer not in (None, self.own))
+
+    @property
     def stands_below(self) -> bool:
         """Whether it is heard by the keeper of a cell alone."""
         return bool(self._rungs) and not self._at_top()

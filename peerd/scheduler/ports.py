@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from peerd.gossip.records import Member as Member
 from peerd.ids import PeerId, TaskId
+from peerd.link.messages import Access, LeaseInfo, Message
+from peerd.manifest import VersionInfo
+from peerd.task import TaskSpec
 
 NOT_REACHED = "it cannot be reached"
 """Words of a Complaint: of its keeper itself they are not true any more, for they came to it."""
@@ -45,4 +50,48 @@ class Members(Protocol):
 
     def hold(self, tasks: Sequence[TaskId], active: Sequence[tuple[TaskId, float]]) -> None:
         """What this peer holds and is fetching (with progress 0.0–1.0), to be gossiped."""
+        ...
+
+
+class EnrolState(Struct, frozen=True):
+    """A member's own part of an Enrol message."""
+
+    spec: TaskSpec | None
+    shared: bool
+    wants: bool
+    access: Access
+    version: VersionInfo | None
+    have: bytes
+    leases: tuple[LeaseInfo, ...]
+
+
+class SwarmMember(Protocol):
+    """One task that this peer has business in (a run of swarm/, or a holder of some pieces)."""
+
+    @property
+    def task(self) -> TaskId: ...
+
+    @property
+    def scope(self) -> str:
+        """The zone whose keeper it needs; "" for the task's own. Then `task` is a seat in it."""
+        ...
+
+    def enrolment(self) -> EnrolState:
+        """What to tell a keeper, now."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether nothing arrives and nothing can be done but wait for the keeper."""
+        ...
+
+    def keeper_found(self, keeper: PeerId, term: int) -> None:
+        """The one that grants leases."""
+        ...
+
+    def cell_found(self, keeper: PeerId) -> None:
+        """The keeper of our cell: it tells the rest, and the other one if it wants us there."""
+        ...
+
+    def keeper_says(self, message: Message) -> None:
+        """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
         ...

@@ -59,19 +59,26 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A link to `peer` came up: that it could not be reached is no longer so."""
+    """A link to `peer` came up."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing comes over the link to `peer`, not even answers to pings."""
 
     peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Whether nothing arrives and nothing can be done but wait for the keeper."""
+    """Whether nothing can be done but wait for the keeper."""
 
     waiting: bool
 
 
-Event = Begin | MembersNow | Heard | Unreachable | Reached | Waiting
+Event = Begin | MembersNow | Heard | Unreachable | Reached | Silent | Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,8 @@ class Seeker:
                     self._barred.pop(peer, None)
                     self._times_barred.pop(peer, None)
                 return []
+            case Silent(peer=peer):
+                return self._silent(peer, now)
             case Waiting(waiting=waiting):
                 if waiting and not self._waiting:
                     self._sign_at = self._heard_at = now
@@ -313,6 +322,14 @@ class Seeker:
             # A link may close for no reason: one more dial, before another has to take over.
             return [*self._leave(), *self._ask(peer, (), now)]
         return []
+
+    def _silent(self, peer: PeerId, now: float) -> list[Order]:
+        """It stands still, or the way to it is broken; if not, it answers soon."""
+        if peer != self.keeper or self._asked is not None:
+            return []
+        orders = self._check(peer, now)
+        self._answer_by = min(self._answer_by, now + self.config.check_min_s)
+        return orders
 
     # --- whom to ask
 

@@ -12,14 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 import trio
-from msgspec import Struct
 
 from peerd.ids import PeerId, TaskId
 from peerd.link import messages as msg
-from peerd.link.messages import Access, LeaseInfo, Message
+from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
 from peerd.scheduler import keeper_events as kept
 from peerd.scheduler import seeker as sought
@@ -27,14 +26,17 @@ from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ladder import At, Ladder, Place
 from peerd.scheduler.outbox import Links, Outbox
-from peerd.scheduler.ports import Member, Members
-from peerd.task import TaskSpec
+from peerd.scheduler.ports import Member, Members, SwarmMember
 from peerd.zones import within
 
 log = logging.getLogger(__name__)
 
 REGISTER_S: Final = 0.25
 """Complete versions are registered in batches, gathered for so long. Guess."""
+SILENT_S: Final = 3.5
+"""Of a link: a ping and its answer, and a second for who is busy. The keeper there is then asked
+whether it is there, rather than when the link ends after 10 s."""
+LOOKS_EVERY_S: Final = 0.5
 REFRESH_S: Final = 600.0
 """All registrations are made again this often: soft state may be lost unnoticed. Guess."""
 
@@ -45,50 +47,6 @@ OWED_MAX: Final = 256
 
 KEEPER_MESSAGES: Final = (*msg.TO_KEEPER, *sought.FROM_KEEPER)
 """What the router brings here; the rest about a task is the swarm's."""
-
-
-class EnrolState(Struct, frozen=True):
-    """A member's own part of an Enrol message."""
-
-    spec: TaskSpec | None
-    shared: bool
-    wants: bool
-    access: Access
-    version: VersionInfo | None
-    have: bytes
-    leases: tuple[LeaseInfo, ...]
-
-
-class SwarmMember(Protocol):
-    """One task that this peer has business in (a run of swarm/, or a holder of some pieces)."""
-
-    @property
-    def task(self) -> TaskId: ...
-
-    @property
-    def scope(self) -> str:
-        """The zone whose keeper it needs; "" for the task's own. Then `task` is a seat in it."""
-        ...
-
-    def enrolment(self) -> EnrolState:
-        """What to tell a keeper, now."""
-        ...
-
-    def waiting(self) -> bool:
-        """Whether nothing arrives and nothing can be done but wait for the keeper."""
-        ...
-
-    def keeper_found(self, keeper: PeerId, term: int) -> None:
-        """The one that grants leases."""
-        ...
-
-    def cell_found(self, keeper: PeerId) -> None:
-        """The keeper of our cell: it tells the rest, and the other one if it wants us there."""
-        ...
-
-    def keeper_says(self, message: Message) -> None:
-        """Enrolled, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict or Unreadable."""
-        ...
 
 
 class KeeperService:
@@ -117,6 +75,7 @@ class KeeperService:
         self._live: set[PeerId] = set()
         self._seen = (-1, False)
         self._registering = False
+        self._looked_at = 0.0
         self._wake = trio.Event()
         self._outbox: Outbox | None = None
         self._nursery: trio.Nursery | None = None
@@ -384,6 +343,8 @@ class KeeperService:
             for core in (self.core, self._private):
                 if core.deadline() <= now:
                     self._send_all(core.expire(now))
+            if self._looked_at + LOOKS_EVERY_S <= now:
+                self._look_at_links(now)
             for member, ladder in tuple(self._seekers.values()):
                 self._expire(member, ladder, now)
             with trio.move_on_at(max(self._due(), trio.current_time() + 0.001)):
@@ -394,6 +355,15 @@ class KeeperService:
         if ladder.deadline() <= now:
             self._follow(member, ladder, ladder.expire(now))
 
+    def _look_at_links(self, now: float) -> None:
+        """A keeper that stands still (SIGSTOP, swap) holds its links, and nobody else grants."""
+        for _, ladder in tuple(self._seekers.values()):
+            for peer in ladder.keepers:
+                if self._links.silent_s(peer) > SILENT_S:
+                    self._seek(ladder.task, sought.Silent(peer))
+        self._looked_at = now
+
     def _due(self) -> float:
-        due = min(self.core.deadline(), self._private.deadline())
+        looks_at = self._looked_at + LOOKS_EVERY_S if self._seekers else inf
+        due = min(self.core.deadline(), self._private.deadline(), looks_at)
         return min([due, *(ladder.deadline() for _, ladder in self._seekers.values())], default=inf)

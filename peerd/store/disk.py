@@ -202,6 +202,18 @@ class DiskStore:
             stored.validated_at_wall_s = at_wall_s
             await self._shared.journal.commit(rows.version_validated(stored.number, at_wall_s))
 
+    def account(self, version: VersionId) -> bytes:
+        stored = self._versions.get(version)
+        if stored is None:
+            return b""
+        found = self._shared.journal.rows(rows.ACCOUNT, (stored.number,))
+        return bytes(found[0][0]) if found else b""
+
+    async def set_account(self, version: VersionId, account: bytes) -> None:
+        stored = self._versions.get(version)
+        if stored is not None:
+            await self._shared.journal.commit(rows.version_account(stored.number, account))
+
     async def remove(self, version: VersionId) -> None:
         """Unlinks it. A descriptor that somebody holds goes on working."""
         async with self._creating:

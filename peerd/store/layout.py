@@ -32,13 +32,14 @@ GROW_STEP_BYTES: Final = 64 * MIB
 """Content of unknown length takes disk in such steps. Guess: four of the largest pieces, and few
 enough calls that they cost nothing at 1 GB/s."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE machine (era INTEGER NOT NULL, boot_id TEXT NOT NULL, clean INTEGER NOT NULL);
 CREATE TABLE asks (task TEXT PRIMARY KEY, spec BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE versions (
     number INTEGER PRIMARY KEY, info BLOB NOT NULL, complete INTEGER NOT NULL,
-    validated_at REAL NOT NULL, used INTEGER NOT NULL, era INTEGER NOT NULL);
+    validated_at REAL NOT NULL, used INTEGER NOT NULL, era INTEGER NOT NULL,
+    account BLOB NOT NULL DEFAULT x'');
 CREATE TABLE pieces (
     number INTEGER NOT NULL, idx INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
     attester TEXT NOT NULL, signature BLOB NOT NULL, era INTEGER NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE pieces (
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 """`era` counts power losses: a piece of an older era than the machine's is suspect. `used` orders a
-task's versions, the newest highest."""
+task's versions, the newest highest. `account`: how its download went (swarm/account.py)."""
 
 _CONTENT_FILE = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}\.\d{1,19}(\.new)?")
 

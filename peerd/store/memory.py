@@ -30,6 +30,7 @@ class MemoryVersion:
     def __init__(self, store: MemoryStore, info: VersionInfo, used: int) -> None:
         self._store, self.states, self.used = store, PieceStates(info), used
         self.validated_at_wall_s = 0.0
+        self.account = b""
         self._bytes: dict[int, bytearray] = {}
         self._contested: set[int] = set()
         self._made: dict[int, Attestation] = {}
@@ -226,6 +227,16 @@ class MemoryStore:
     def validated_at(self, version: VersionId) -> float:
         stored = self._versions.get(version)
         return 0.0 if stored is None else stored.validated_at_wall_s
+
+    def account(self, version: VersionId) -> bytes:
+        stored = self._versions.get(version)
+        return b"" if stored is None else stored.account
+
+    async def set_account(self, version: VersionId, account: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        stored = self._versions.get(version)
+        if stored is not None:
+            stored.account = account
 
     async def set_validated(self, version: VersionId, at_wall_s: float) -> None:
         await trio.lowlevel.checkpoint()

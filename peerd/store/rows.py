@@ -24,6 +24,7 @@ Row = tuple[Any, ...]
 
 VERSIONS: Final = "SELECT number, info, complete, validated_at, used, era FROM versions"
 ASKS: Final = "SELECT task, spec FROM asks"
+ACCOUNT: Final = "SELECT account FROM versions WHERE number = ?"
 COUNTERS: Final = "SELECT name, value FROM counters"
 PIECES: Final = "SELECT idx, size, era FROM pieces WHERE number = ?"
 ATTESTED: Final = (
@@ -74,7 +75,10 @@ def ask_gone(task: TaskId) -> Statement:
 
 
 def version_made(number: int, info: VersionInfo, used: int, era: int) -> Statement:
-    return "INSERT INTO versions VALUES (?, ?, 0, 0.0, ?, ?)", (number, encode(info), used, era)
+    return (
+        "INSERT INTO versions VALUES (?, ?, 0, 0.0, ?, ?, x'')",
+        (number, encode(info), used, era),
+    )
 
 
 def version_told(number: int, info: VersionInfo) -> Statement:
@@ -91,6 +95,10 @@ def version_complete(number: int, complete: bool) -> Statement:
 
 def version_validated(number: int, at_wall_s: float) -> Statement:
     return "UPDATE versions SET validated_at = ? WHERE number = ?", (at_wall_s, number)
+
+
+def version_account(number: int, account: bytes) -> Statement:
+    return "UPDATE versions SET account = ? WHERE number = ?", (account, number)
 
 
 def version_proven(number: int, era: int) -> Statement:

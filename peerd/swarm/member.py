@@ -20,7 +20,8 @@ from peerd.ids import PeerId, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
 from peerd.manifest import VersionInfo
-from peerd.scheduler.service import EnrolState
+from peerd.scheduler.ports import EnrolState
+from peerd.swarm import account
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.ports import StoredVersion
@@ -39,6 +40,16 @@ LEASES_MAX: Final = 32
 SECOND_OPINION_S: Final = 5.0
 """For the keeper to have another member resolve what does not fit here. Guess: a dozen round trips
 and an origin's slow answer."""
+
+
+_GRANTED: Final = {
+    LeaseKind.RESOLVE: "the version was not known, or had to be confirmed",
+    LeaseKind.READ: "nobody held it, and nobody else read it",
+    LeaseKind.STREAM: "nobody held it; the origin gives no ranges, or no length",
+    LeaseKind.AUDIT: "another vouched for it: a check by chance, or a dispute",
+    LeaseKind.BRING: "nobody on this side of the border held it",
+}
+"""Why a keeper grants a lease (scheduler/keeper_grants.py)."""
 
 
 class TaskMember(ABC):
@@ -62,11 +73,13 @@ class TaskMember(ABC):
         self._draining = False
         self._complaints: dict[PeerId, str] = {}
         self._leases: dict[int, LeasedRead] = {}
+        self.hedged: set[int] = set()
         self.read_turns = ReadTurns()
         self._opening = trio.Lock()
         self._following: VersionId | None = None
         self.confirmation = trio.Event()
         self.whole: WholeDigest | None = None
+        self.account = account.Account()
         self._story: deque[str] = deque(maxlen=STORY_MAX)
         self._started_at = 0.0
 
@@ -125,6 +138,9 @@ class TaskMember(ABC):
     def keeper_found(self, keeper: PeerId, term: int) -> None:
         if keeper != self.keeper:
             self.note(f"keeper {keeper} (term {term})")
+            self._decide(
+                account.ALONE, f"{keeper} keeps the task", "the first in order that answers"
+            )
         self.keeper = keeper
         if self.stored is None:
             self.state = "resolving"
@@ -163,9 +179,14 @@ class TaskMember(ABC):
             case _:
                 log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
 
+    def _decide(self, by: str, what: str, why: str) -> None:
+        self.account.decided(by, what, why, trio.current_time())
+
     def _roster(
         self, version: VersionInfo | None, peers: tuple[msg.RosterPeer, ...], validated_s: float
     ) -> None:
+        for named in peers:
+            self.account.found(named.peer, "its keeper named it")
         self.post(ev.PeersNamed(peers))
         if version is not None:
             self._spawn(self._follow, version, validated_s)
@@ -211,6 +232,8 @@ class TaskMember(ABC):
             known.renewed(grant.info)
             return
         kind = grant.info.kind
+        by = f"keeper {self.keeper}, term {grant.term}"
+        self._decide(by, f"this peer may {kind.name.lower()}", self._why_granted(grant.info))
         if not self._usable(grant):
             log.warning("task %s: lease %d is not used", self.task[:12], grant.info.lease)
             return
@@ -218,6 +241,12 @@ class TaskMember(ABC):
             self.post(ev.LeaseGranted(grant.info))
         else:
             await self._read(grant.info, (), grant.version is not None)
+
+    def _why_granted(self, info: LeaseInfo) -> str:
+        late = self.hedged.intersection(range(info.first, info.first + info.count))
+        if info.kind is LeaseKind.READ and late:
+            return "peers would bring it later than the origin"
+        return _GRANTED[info.kind]
 
     def _usable(self, grant: msg.LeaseGrant) -> bool:
         """Else it runs out at the keeper: given back, it would come again at once."""

@@ -15,7 +15,7 @@ from peerd.link.ports import PieceSource
 from peerd.manifest import Attestation, VersionInfo
 from peerd.origin.facts import OriginFacts as OriginFacts
 from peerd.pieces import PieceSet
-from peerd.scheduler.service import SwarmMember
+from peerd.scheduler.ports import SwarmMember
 from peerd.task import Ask
 
 
@@ -105,6 +105,14 @@ class PieceStore(Protocol):
         ...
 
     async def set_validated(self, version: VersionId, at_wall_s: float) -> None: ...
+
+    def account(self, version: VersionId) -> bytes:
+        """What was kept of how its download went (swarm/account.py); b"" if nothing."""
+        ...
+
+    async def set_account(self, version: VersionId, account: bytes) -> None:
+        """Kept with the version until it is removed."""
+        ...
 
     async def remove(self, version: VersionId) -> None:
         """Unlinks it. A descriptor that somebody holds goes on working."""

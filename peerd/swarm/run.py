@@ -24,6 +24,7 @@ from peerd.link.messages import Access, LeaseInfo, LeaseKind
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.scheduler.ports import NOT_REACHED
+from peerd.swarm import accounting
 from peerd.swarm import events as ev
 from peerd.swarm.ending import condemn, finish
 from peerd.swarm.extents import telling
@@ -57,6 +58,7 @@ class TaskRun(TaskMember):
     async def run(self) -> None:
         """Until all is held or it failed. Cancelled: leases are given back, pieces stay."""
         self._started_at = trio.current_time()
+        self.account.begin(self._started_at)
         try:
             async with trio.open_nursery() as self._nursery:
                 await self._resume()
@@ -79,6 +81,15 @@ class TaskRun(TaskMember):
             self.mates.flush(self.core.untold())
             self._withdraw()
             self.scopes.leave()
+        await accounting.keep(self, self._near.store)
+
+    @property
+    def reads(self) -> bool:
+        return bool(self._leases)
+
+    def count_time(self) -> None:
+        """For its account: what the time since the last call went into."""
+        accounting.count_time(self, self._near.inbound.received_bytes)
 
     def _withdraw(self) -> None:
         """What was asked for and has not come is wanted no more; its parts are forgotten."""
@@ -104,6 +115,7 @@ class TaskRun(TaskMember):
 
     def complete(self) -> None:
         assert self.stored is not None
+        self.count_time()
         self.state = "complete"
         self.note("complete")
         if is_shared(self.ask):
@@ -284,6 +296,7 @@ class TaskRun(TaskMember):
                 self.ask_leases(room)
             case ev.AskHedge():
                 self.note(f"{len(order.indices)} pieces would come late: asking for a hedge")
+                self.hedged.update(order.indices)
                 self.tell_keeper(order.message(self.task, self.term()))
             case ev.AskBring():
                 self.scopes.ask(order)
@@ -342,6 +355,7 @@ class TaskRun(TaskMember):
             now = trio.current_time()
             due = min(self.core.deadline(now), now + TICK_MAX_S)
             await trio.sleep_until(max(due, now + 0.02))
+            self.count_time()
             for peer in tuple(self.core.parents.joined):
                 total = self._near.inbound.received_bytes.get(peer, 0)
                 if total != received.get(peer, 0):

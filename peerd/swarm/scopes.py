@@ -14,7 +14,7 @@ import trio
 from peerd.ids import PeerId, TaskId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseKind, Message
-from peerd.scheduler.service import EnrolState
+from peerd.scheduler.ports import EnrolState
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.ports import Keepers, StoredVersion

@@ -22,7 +22,7 @@ from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, Message
 from peerd.manifest import Attestation
-from peerd.scheduler.service import EnrolState
+from peerd.scheduler.ports import EnrolState
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
 from peerd.swarm.mates import JOIN_AGAIN_S, bitmap
 from peerd.swarm.ports import StoredVersion

@@ -68,6 +68,11 @@ class Serving:
                 await self._wake.wait()
             self._go_on()
 
+    @property
+    def children(self) -> int:
+        """Peers that wait for pieces, or are sent some, now."""
+        return len(self._turns.children)
+
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         if self._nursery is None:
             return

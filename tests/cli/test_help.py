@@ -24,7 +24,8 @@ def commands(
 def test_the_commands_are_those_of_the_design() -> None:
     assert {words for words, _ in commands()} == {
         "peerd", "peerd join", "peerd get", "peerd status", "peerd peers", "peerd tasks",
-        "peerd task", "peerd task show", "peerd task rm", "peerd demo",
+        "peerd task", "peerd task show", "peerd task rm", "peerd demo", "peerd scheduler",
+        "peerd explain",
     }  # fmt: skip
 
 

@@ -363,6 +363,19 @@ async def test_the_ask_is_kept_without_its_credentials(store: PieceStore) -> Non
     assert store.asked(info_of(task="other").task) is None
 
 
+async def test_how_its_download_went_is_kept_with_it(store: PieceStore) -> None:
+    version = info_of().version
+    await store.create(ask_of(), info_of())
+    assert store.account(version) == b""
+    await store.set_account(version, b"one")
+    await store.set_account(version, b"another")
+    assert store.account(version) == b"another"
+    await store.remove(version)
+    assert store.account(version) == b""
+    await store.set_account(version, b"too late")
+    assert store.account(version) == b""
+
+
 async def test_when_it_was_validated(store: PieceStore) -> None:
     version = info_of().version
     assert store.validated_at(version) == 0.0

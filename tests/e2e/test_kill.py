@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -62,3 +63,25 @@ def _finishes_what_it_began(dead: Peer, origin: Origin, task: str) -> None:
     twice = dead.task(task)["wasted_bytes"]
     audits = 0.01 * SIZE
     assert fetched - twice <= SIZE - kept + audits, "what it held was not fetched again"
+
+
+def test_a_keeper_that_stands_still_is_replaced_before_its_links_end(lab: Lab) -> None:
+    """Stopped as by a debugger, or a machine that swaps: links stand for 10 s, and 5 s more went
+    into finding out that it cannot be dialled."""
+    origin = lab.origin(SIZE, "--rate", str(3 * MIB))
+    peers = lab.group(4)
+    with gets(peers, origin.url) as found:
+        task = wait_held(peers[0], SIZE // 8)
+        keeper = by_rank(lab, peers, task)[0]
+        identity = keeper.status()["peer_id"]
+        others = [peer for peer in peers if peer is not keeper]
+        assert keeper.process is not None
+        keeper.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            while {peer.task(task)["keeper"] for peer in others} & {identity, None}:
+                assert time.monotonic() - began < 9, "they still wait for it"
+                time.sleep(0.1)
+        finally:
+            keeper.process.send_signal(signal.SIGCONT)
+    check_right(found, origin)

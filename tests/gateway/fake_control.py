@@ -93,6 +93,9 @@ class FakeControl:
     def peers(self) -> list[dict[str, Any]]:
         return [{"peer_id": "12D3KooWOther", "name": "a\x1b[31mred", "round_trip_s": 0.0012}]
 
+    def scheduler(self) -> dict[str, Any]:
+        return {"mode": "degraded", "leader": None, "term": 0, "electors": []}
+
     def tasks(self) -> list[dict[str, Any]]:
         return [
             {"task": task_of(url), "url": url, "bytes": len(content), "progress": 1.0}
@@ -104,6 +107,15 @@ class FakeControl:
             if row["task"].startswith(task):
                 return row | {"pieces": [{"piece": 0, "from": "origin"}]}
         raise TaskNotFound(f"no task {task} is here; `peerd tasks` lists them")
+
+    def explain(self, task: str) -> dict[str, Any]:
+        row = self.task(task)
+        return {
+            "task": row["task"],
+            "state": "complete",
+            "seconds": 1.5,
+            "time": [{"on": "receiving from peers", "seconds": 1.5}],
+        }
 
     async def remove(self, task: str) -> dict[str, Any]:
         found = self.task(task)["task"]

@@ -123,6 +123,8 @@ async def test_tables_and_tasks_are_json_objects(tmp_path: Path) -> None:
         assert (await asked(path, "GET", "/v1/tasks"))["tasks"][0]["url"] == URL
         prefix = task_of(URL)[:6]
         assert (await asked(path, "GET", f"/v1/tasks/{prefix}"))["task"] == task_of(URL)
+        assert (await asked(path, "GET", f"/v1/tasks/{prefix}/explain"))["task"] == task_of(URL)
+        assert (await asked(path, "GET", "/v1/scheduler"))["mode"] == "degraded"
         assert (await asked(path, "DELETE", f"/v1/tasks/{prefix}"))["task"] == task_of(URL)
         assert control.removed == [task_of(URL)]
 
@@ -131,6 +133,7 @@ async def test_tables_and_tasks_are_json_objects(tmp_path: Path) -> None:
     ("method", "target", "expected"),
     [
         ("GET", "/v1/tasks/ffffffff", TaskNotFound),
+        ("GET", "/v1/tasks/ffffffff/explain", TaskNotFound),
         ("GET", "/v1/tasks/..%2f..", UsageError),
         ("GET", "/v1/descriptor", UsageError),
         ("GET", "/v1/descriptor?ticket=nope", TaskNotFound),

@@ -19,10 +19,13 @@ from peerd.link.messages import (
     Enrolled,
     Have,
     HedgeAsk,
+    Heeded,
     Hello,
     Holdings,
     Join,
     KeeperState,
+    LeaderIs,
+    LeaderLease,
     LeaseAsk,
     LeaseGrant,
     LeaseInfo,
@@ -45,6 +48,8 @@ from peerd.link.messages import (
     RosterPeer,
     RosterUpdate,
     Sample,
+    Subscribe,
+    TermProof,
     Unreadable,
     Verdict,
     Withdraw,
@@ -57,6 +62,7 @@ from peerd.link.own_messages import (
     CircuitOpen,
     CircuitOpened,
 )
+from peerd.link.scheduler_messages import Report, Reports, SwarmReport, ZoneReport
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 from tests.link.helper import KEYS, VERSION
@@ -67,6 +73,7 @@ INFO = VersionInfo(
     TASK, VERSION, 5_000_000, 262_144, '"etag"', True, "sha256:" + "0" * 64, PEER, bytes(64)
 ).signed(KEYS[0])
 MADE = Attestation.made(KEYS[0], VERSION, PieceIndex(3), bytes(32))
+PROOF = TermProof(PEER, 3, bytes(64))
 LEASE = LeaseInfo(LeaseId(9), LeaseKind.READ, PEER, 4, 2, 30.0)
 MEMBER = RosterPeer(PEER, ("10.0.0.1:7000",), "eu/fra", 20, True, False)
 SPEC = TaskSpec("https://example.org/file", None, "tag", "app", (("accept", "*/*"),))
@@ -133,4 +140,21 @@ SAMPLES: tuple[Message, ...] = (
     CircuitData(2, b"sealed"),
     CircuitCredit(2, 1 << 18),
     CircuitClose(2, "it has no link to that peer"),
+    Subscribe(PROOF, True),
+    LeaderLease(PROOF, 7),
+    LeaderIs(PROOF, True),
+    Heeded(3),
+    Reports(
+        (
+            Report(
+                PEER,
+                50,
+                1_000_000,
+                3,
+                (SwarmReport(TASK, 20, 4, True, 500_000),),
+                (TASK,),
+                (ZoneReport("eu/fra", 750_000, 80),),
+            ),
+        )
+    ),
 )

@@ -269,6 +269,21 @@ def test_a_keeper_that_answers_a_check_with_an_older_term_is_left() -> None:
     assert order.peer == ORDER[1]
 
 
+def test_a_keeper_whose_link_is_silent_is_asked_at_once_and_left_soon() -> None:
+    """It was stopped: its links stand for 10 s yet, and nobody else grants meanwhile."""
+    asker = Asker()
+    asker.enrolled(ORDER[0], 4)
+    asker.event(sk.Waiting(False))
+    asker.event(sk.Silent(ORDER[1]))
+    assert asker.orders == [], "it is not our keeper"
+    asker.event(sk.Silent(ORDER[0]))
+    assert asker.asked == ORDER[0]
+    asker.event(sk.Silent(ORDER[0]))
+    assert asker.later(1.9) == []
+    assert sk.Unsettled(ORDER[0]) in asker.later(0.2)
+    assert asker.asked == ORDER[1]
+
+
 def test_who_is_served_by_others_does_not_suspect_its_keeper() -> None:
     asker = Asker()
     asker.enrolled(ORDER[0], 4)

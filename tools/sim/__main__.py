@@ -16,6 +16,7 @@ from typing import Any
 from peerd.errors import UsageError
 from peerd.units import parse_size
 from tools.sim.compare import difference, run_at
+from tools.sim.elections import Violated, elect_often
 from tools.sim.gossip import idle
 from tools.sim.nodes import run_nodes
 from tools.sim.policies import POLICIES, compare
@@ -48,9 +49,15 @@ def main(argv: list[str]) -> int:
     whole.add_argument("--peers", type=int, default=16)
     whole.add_argument("--size", type=parse_size, default="8MiB")
     whole.add_argument("--kill", type=int, default=0, metavar="N", help="so many die meanwhile")
-    for command in (run, talk, whole):
+    vote = commands.add_parser(
+        "elections", help="scheduler services under that clock: partitions and heals"
+    )
+    vote.add_argument("--peers", type=int, default=24)
+    vote.add_argument("--electors", type=int, default=5)
+    vote.add_argument("--partitions", type=int, default=200, metavar="N", help="one seed each")
+    for command in (run, talk, whole, vote):
         command.add_argument("--seed", type=int, default=1)
-    for command in (run, each, talk, whole):
+    for command in (run, each, talk, whole, vote):
         command.add_argument("--json", action="store_true", help="one object, on the last line")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
@@ -61,6 +68,8 @@ def main(argv: list[str]) -> int:
         told = idle(arguments.peers, arguments.seed)
         words = "{gossip_peers} idle peers: {gossip_bytes_per_peer_s} B/s a peer"
         return _say(words, told, arguments.json)
+    if arguments.command == "elections":
+        return _elections(arguments)
     if arguments.command == "nodes":
         told = run_nodes(arguments.peers, arguments.size, arguments.kill, arguments.seed)
         words = "{right} of {peers} right, {failed} failed, {origin_copies} copies"
@@ -80,6 +89,22 @@ def _say(words: str, told: dict[str, Any], as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
     return 0
+
+
+def _elections(arguments: argparse.Namespace) -> int:
+    try:
+        told = elect_often(
+            arguments.partitions, arguments.seed,
+            peers=arguments.peers, electors=arguments.electors,
+        )  # fmt: skip
+    except Violated as violated:
+        sys.stderr.write(f"{violated}\n")
+        return 1
+    words = (
+        "{partitions} partitions of {peers} peers: each side led within {elected_s} s, all follow "
+        "within {split_s} s; healed within {healed_s} s, all seen {seen_s} s later"
+    )
+    return _say(words, told, arguments.json)
 
 
 def _policies(arguments: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ from peerd.scheduler import seeker as sought
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ladder import At, Ladder, Place
-from peerd.scheduler.ports import Member
-from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S, SwarmMember
+from peerd.scheduler.ports import Member, SwarmMember
+from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S
 from peerd.zones import within
 from tools.sim.clock import Timer
 

@@ -180,6 +180,9 @@ class MemoryLinks:
     def least_round_trip_s(self, peer: PeerId) -> float | None:
         return 2 * LATENCY_S
 
+    def silent_s(self, peer: PeerId) -> float:
+        return 0.0
+
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         self.down(peer)
 

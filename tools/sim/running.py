@@ -15,7 +15,7 @@ from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
 from peerd.manifest import Attestation, VersionInfo
 from peerd.pieces import PieceSet
-from peerd.scheduler.service import EnrolState
+from peerd.scheduler.ports import EnrolState
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
 from peerd.swarm.member import LEASES_MAX

@@ -12,7 +12,7 @@ from peerd.ids import PeerId, TaskId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseKind, Message
 from peerd.manifest import VersionInfo
-from peerd.scheduler.service import EnrolState
+from peerd.scheduler.ports import EnrolState
 from peerd.swarm import events as ev
 from peerd.zones import scopes, seat_id
 

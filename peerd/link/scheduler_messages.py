@@ -1,0 +1,104 @@
+"""What peers say to each other to have one scheduler's leader, and to know who it is (ADR 0018).
+
+Always: as messages.py, which has them in its table; who leads is said with a signed term.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from peerd.codec import WireCount, WirePeerId, WireSignature, WireTaskId, WireTerm
+from peerd.link.own_messages import LinkMessage
+from peerd.link.swarm_messages import WireZone
+
+SWARMS_MAX: Final = 8
+ZONES_MAX: Final = 8
+"""Of one report; what is more is said a second later. A report has 1.9 KB at most."""
+REPORTS_MAX: Final = 64
+"""Of one message: half of what a message may have."""
+
+WireRate = Annotated[int, Meta(ge=0, lt=1 << 40)]
+"""Bytes a second."""
+
+
+class TermProof(LinkMessage, frozen=True):
+    """Signed by `leader`: with this term I lead."""
+
+    leader: WirePeerId
+    term: WireTerm
+    signature: WireSignature
+
+
+class Subscribe(LinkMessage, frozen=True, tag=60):
+    """Who leads? And let me know while this link lasts. Answered by LeaderLease or LeaderIs.
+
+    `known` is the newest term that I heard of. `electing`: I may lead myself, and hear leases of
+    leaders alone, not those passed on.
+    """
+
+    known: TermProof | None
+    electing: bool
+
+
+class LeaderLease(LinkMessage, frozen=True, tag=61):
+    """I lead; or, from who is no elector's leader, passed on: this one does. Lives three seconds.
+
+    `renewal` counts up; one that was heard before does not lengthen anything.
+    """
+
+    proof: TermProof
+    renewal: WireCount
+
+
+class LeaderIs(LinkMessage, frozen=True, tag=62):
+    """The newest term that I know. `live`: I follow it. To who leads with an older one: yield."""
+
+    proof: TermProof | None
+    live: bool
+
+
+class Heeded(LinkMessage, frozen=True, tag=63):
+    """I follow that lease: the answer to each, so that a leader knows that it is heard."""
+
+    term: WireTerm
+
+
+class SwarmReport(LinkMessage, frozen=True):
+    """What one peer does in one swarm now. `pieces` is 0 where the version is not known yet."""
+
+    task: WireTaskId
+    pieces: WireCount
+    held: WireCount
+    wants: bool
+    down_bytes_s: WireRate
+
+
+class ZoneReport(LinkMessage, frozen=True):
+    """What came to one peer from peers of a zone: the best rate, the least round trip measured."""
+
+    zone: WireZone
+    down_bytes_s: WireRate
+    round_trip_ms: WireCount
+
+
+class Report(LinkMessage, frozen=True):
+    """What one peer knows of itself and has not said yet; `gone` are swarms that it left.
+
+    `load_percent` is of one processor; `children` are those it sends pieces to.
+    """
+
+    peer: WirePeerId
+    load_percent: Annotated[int, Meta(ge=0, le=100)]
+    up_bytes_s: WireRate
+    children: WireCount
+    swarms: Annotated[tuple[SwarmReport, ...], Meta(max_length=SWARMS_MAX)]
+    gone: Annotated[tuple[WireTaskId, ...], Meta(max_length=SWARMS_MAX)]
+    zones: Annotated[tuple[ZoneReport, ...], Meta(max_length=ZONES_MAX)]
+
+
+class Reports(LinkMessage, frozen=True, tag=64):
+    """To the contact, and on to the leader and its standbys: reports of those who subscribed."""
+
+    reports: Annotated[tuple[Report, ...], Meta(min_length=1, max_length=REPORTS_MAX)]

@@ -1,0 +1,169 @@
+"""What a peer says of itself to the scheduler, when, and how what others say is passed on.
+
+Always: nothing is said by who is in no swarm; at most one report a second, with what changed; all
+is said anew to a new leader or contact, after a pause by chance; who passes on keeps the newest of
+each peer apart only as long as a batch takes, and at most `waiting_max`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.scheduler_messages import (
+    REPORTS_MAX,
+    SWARMS_MAX,
+    ZONES_MAX,
+    Report,
+    Reports,
+    SwarmReport,
+    ZoneReport,
+)
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a peer knows of itself now: see messages.Report."""
+
+    load_percent: int
+    up_bytes_s: int
+    children: int
+    swarms: Mapping[TaskId, SwarmReport]
+    zones: Mapping[str, ZoneReport]
+
+
+@dataclass(frozen=True, slots=True)
+class ReporterConfig:
+    """Every figure of reporting, with its source."""
+
+    every_s: float = 1.0  # Issue 4: at most once a second.
+    at_least_s: float = 5.0  # While in a swarm, though nothing changed: a third of silent_s.
+    jitter_s: float = 1.0  # After a change of leader; 1,000 peers within 5 s are wanted.
+    changed_by: float = 0.25  # A rate that changed by less is not news. Guess.
+    load_changed: int = 10  # … of a hundred. Guess.
+    pass_on_s: float = 0.2  # Guess: a fifth of the time between two reports, for each hop.
+    waiting_max: int = 4_096  # Reports: four seconds of 1,000 peers.
+
+
+class Reporter:
+    """One peer's own reports."""
+
+    def __init__(self, own: PeerId, rng: Random, config: ReporterConfig | None = None) -> None:
+        self.own = own
+        self.config = config or ReporterConfig()
+        self._rng = rng
+        self._said: dict[TaskId, SwarmReport] = {}
+        self._zones: dict[str, ZoneReport] = {}
+        self._load = self._up = self._children = 0
+        self._said_at = -inf
+        self._due = inf
+
+    def anew(self, now: float) -> None:
+        """Somebody else hears it from now on: all is to be said."""
+        self._said.clear()
+        self._zones.clear()
+        self._said_at = -inf
+        self._due = now + self._rng.uniform(0.0, self.config.jitter_s)
+
+    def stop(self) -> None:
+        """Nobody hears it."""
+        self._due = inf
+
+    def deadline(self) -> float:
+        return self._due
+
+    def look(self, facts: Facts, now: float) -> Report | None:
+        """What is to be said now; None if there is nothing."""
+        if now < self._due:
+            return None
+        self._due = now + self.config.every_s
+        late = now - self._said_at >= self.config.at_least_s
+        swarms = [
+            said for task, said in facts.swarms.items()
+            if late or self._is_news(self._said.get(task), said)
+        ][:SWARMS_MAX]  # fmt: skip
+        gone = [task for task in self._said if task not in facts.swarms][:SWARMS_MAX]
+        zones = [
+            said for zone, said in facts.zones.items() if self._differs(self._zones.get(zone), said)
+        ][:ZONES_MAX]
+        if not swarms and not gone and not (facts.swarms and (zones or self._busier(facts))):
+            return None
+        self._said_at = now
+        self._load, self._up, self._children = facts.load_percent, facts.up_bytes_s, facts.children
+        self._said.update((said.task, said) for said in swarms)
+        self._zones.update((said.zone, said) for said in zones)
+        for task in gone:
+            del self._said[task]
+        return Report(
+            self.own, facts.load_percent, facts.up_bytes_s, facts.children, tuple(swarms),
+            tuple(gone), tuple(zones),
+        )  # fmt: skip
+
+    def _is_news(self, before: SwarmReport | None, said: SwarmReport) -> bool:
+        return (
+            before is None
+            or (before.pieces, before.held, before.wants) != (said.pieces, said.held, said.wants)
+            or self._far(before.down_bytes_s, said.down_bytes_s)
+        )
+
+    def _differs(self, before: ZoneReport | None, said: ZoneReport) -> bool:
+        return (
+            before is None
+            or self._far(before.down_bytes_s, said.down_bytes_s)
+            or self._far(before.round_trip_ms, said.round_trip_ms)
+        )
+
+    def _busier(self, facts: Facts) -> bool:
+        return (
+            abs(facts.load_percent - self._load) >= self.config.load_changed
+            or self._far(self._up, facts.up_bytes_s)
+            or facts.children != self._children
+        )
+
+    def _far(self, before: float, now: float) -> bool:
+        return abs(now - before) > self.config.changed_by * max(before, now)
+
+
+@dataclass
+class Relay:
+    """Reports that are on their way through this peer, and the way back to who made them."""
+
+    config: ReporterConfig = field(default_factory=ReporterConfig)
+    waiting: list[Report] = field(default_factory=list)
+    ways: dict[PeerId, PeerId] = field(default_factory=dict)
+    dropped: int = 0
+    due: float = inf
+
+    def take(self, child: PeerId, reports: Iterable[Report], now: float) -> None:
+        """Of a subscriber, or (child is its peer) of this peer itself."""
+        for report in reports:
+            if len(self.waiting) >= self.config.waiting_max:
+                self.dropped += 1
+                continue
+            self.waiting.append(report)
+            if report.peer in self.ways or len(self.ways) < self.config.waiting_max:
+                self.ways[report.peer] = child
+        if self.waiting and self.due == inf:
+            self.due = now + self.config.pass_on_s
+
+    def flush(self) -> list[Reports]:
+        """All that waits, in messages."""
+        waiting, self.waiting, self.due = self.waiting, [], inf
+        return batches(waiting)
+
+    def lost(self, child: PeerId) -> None:
+        """No way leads over it any more."""
+        self.ways = {peer: over for peer, over in self.ways.items() if over != child}
+
+
+def batches(reports: Sequence[Report]) -> list[Reports]:
+    """In messages of REPORTS_MAX."""
+    return [
+        Reports(tuple(reports[at : at + REPORTS_MAX])) for at in range(0, len(reports), REPORTS_MAX)
+    ]

@@ -1,0 +1,194 @@
+"""What a leader and its standbys see: who does what in which swarm, and what crosses which border.
+
+Always: a picture is what peers said of themselves, and only of members; of who says nothing for
+`silent_s` all of its swarms are forgotten; what is kept is bounded in peers, swarms and zones, and
+where there is no more room the new is left out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.scheduler_messages import (
+    SWARMS_MAX,
+    ZONES_MAX,
+    Report,
+    SwarmReport,
+    ZoneReport,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyConfig:
+    """Every figure of a picture, with its source."""
+
+    peers_max: int = 20_000  # Twice design.md's largest group.
+    swarms_of_peer_max: int = 64  # Guess.
+    zones_max: int = 4_096  # Pairs of zones: 64 of each. Guess.
+    silent_s: float = 15.0  # Who is in a swarm says something each 5 s at least (ReporterConfig).
+    zone_forgets_s: float = 60.0  # A rate so old is replaced by a lower one. Guess.
+    zone_weight: float = 0.25  # Of a lower rate: one slow receiver is not the border's. Guess.
+
+
+@dataclass(slots=True)
+class InSwarm:
+    """One peer in one swarm, as it said last; `pieces` 0: it knows no version yet."""
+
+    pieces: int
+    held: int
+    wants: bool
+    down_bytes_s: int
+
+    @property
+    def progress(self) -> float:
+        return self.held / self.pieces if self.pieces else 0.0
+
+
+@dataclass(slots=True)
+class PeerSeen:
+    """One peer, as it said last."""
+
+    zone: str
+    heard_at: float
+    load_percent: int = 0
+    up_bytes_s: int = 0
+    children: int = 0
+    swarms: dict[TaskId, InSwarm] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Border:
+    """What comes from one zone into another: as the best receiver measured it."""
+
+    down_bytes_s: float
+    round_trip_s: float
+    at: float
+
+
+class Topology:
+    """The picture of one who leads, or stands by."""
+
+    def __init__(self, config: TopologyConfig | None = None) -> None:
+        self.config = config or TopologyConfig()
+        self.peers: dict[PeerId, PeerSeen] = {}
+        self.tasks: dict[TaskId, dict[PeerId, InSwarm]] = {}
+        self.borders: dict[tuple[str, str], Border] = {}
+        self.heard_at = -inf
+        self.reports = 0
+        self._silent: deque[tuple[float, PeerId]] = deque()
+
+    def report(self, report: Report, zone: str, now: float) -> None:
+        """What a member of that zone says of itself."""
+        self.reports += 1
+        self.heard_at = now
+        peer = self.peers.get(report.peer)
+        if peer is None:
+            if len(self.peers) >= self.config.peers_max:
+                return
+            peer = self.peers[report.peer] = PeerSeen(zone, now)
+            self._silent.append((now + self.config.silent_s, report.peer))
+        peer.zone, peer.heard_at = zone, now
+        peer.load_percent, peer.up_bytes_s = report.load_percent, report.up_bytes_s
+        peer.children = report.children
+        for task in report.gone:
+            self._leave(report.peer, peer, task)
+        for said in report.swarms:
+            found = InSwarm(said.pieces, min(said.held, said.pieces), said.wants, said.down_bytes_s)
+            if said.task in peer.swarms or len(peer.swarms) < self.config.swarms_of_peer_max:
+                peer.swarms[said.task] = found
+                self.tasks.setdefault(said.task, {})[report.peer] = found
+        for border in report.zones:
+            self._measured(border.zone, zone, border.down_bytes_s, border.round_trip_ms / 1e3, now)
+
+    def as_reports(self) -> Iterator[Report]:
+        """The whole picture as those in it would report it, for one that is to stand by now."""
+        measured: dict[str, list[ZoneReport]] = {}
+        for (origin, zone), border in self.borders.items():
+            said = ZoneReport(origin, int(border.down_bytes_s), int(1e3 * border.round_trip_s))
+            measured.setdefault(zone, []).append(said)
+        for peer, seen in self.peers.items():
+            swarms = [
+                SwarmReport(task, said.pieces, said.held, said.wants, said.down_bytes_s)
+                for task, said in seen.swarms.items()
+            ]
+            zones = measured.pop(seen.zone, [])
+            while swarms or zones:
+                yield Report(
+                    peer, seen.load_percent, seen.up_bytes_s, seen.children,
+                    tuple(swarms[:SWARMS_MAX]), (), tuple(zones[:ZONES_MAX]),
+                )  # fmt: skip
+                swarms, zones = swarms[SWARMS_MAX:], zones[ZONES_MAX:]
+
+    def forget(self, peer: PeerId) -> None:
+        """It left the group."""
+        found = self.peers.pop(peer, None)
+        for task in tuple(found.swarms) if found is not None else ():
+            self._leave(peer, found, task)  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        """This peer neither leads nor stands by any more."""
+        self.peers.clear()
+        self.tasks.clear()
+        self.borders.clear()
+        self._silent.clear()
+        self.heard_at = -inf
+
+    def deadline(self) -> float:
+        return self._silent[0][0] if self._silent else inf
+
+    def expire(self, now: float) -> None:
+        """Forget who fell silent."""
+        while self._silent and self._silent[0][0] <= now:
+            _, peer = self._silent.popleft()
+            seen = self.peers.get(peer)
+            if seen is None:
+                continue
+            silent_at = seen.heard_at + self.config.silent_s
+            if silent_at <= now:
+                self.forget(peer)
+            else:
+                self._silent.append((silent_at, peer))
+
+    def validate(self) -> None:
+        assert len(self.peers) <= self.config.peers_max
+        assert len(self.borders) <= self.config.zones_max
+        assert {peer for _, peer in self._silent} >= self.peers.keys()
+        for task, members in self.tasks.items():
+            assert members, f"an empty swarm of {task}"
+            for peer, said in members.items():
+                assert self.peers[peer].swarms[task] is said
+        for peer, seen in self.peers.items():
+            assert len(seen.swarms) <= self.config.swarms_of_peer_max
+            assert all(peer in self.tasks[task] for task in seen.swarms)
+
+    # --- parts
+
+    def _leave(self, peer: PeerId, seen: PeerSeen, task: TaskId) -> None:
+        if seen.swarms.pop(task, None) is not None:
+            members = self.tasks[task]
+            del members[peer]
+            if not members:
+                del self.tasks[task]
+
+    def _measured(
+        self, origin: str, zone: str, rate_bytes_s: float, round_trip_s: float, now: float
+    ) -> None:
+        """The greatest rate counts until it is old; a lower one only draws it down."""
+        border = self.borders.get((origin, zone))
+        if border is None:
+            if len(self.borders) < self.config.zones_max:
+                self.borders[origin, zone] = Border(rate_bytes_s, round_trip_s, now)
+            return
+        old = now - border.at > self.config.zone_forgets_s
+        if old or rate_bytes_s >= border.down_bytes_s:
+            border.down_bytes_s, border.at = rate_bytes_s, now
+            border.round_trip_s = round_trip_s
+        else:
+            weight = self.config.zone_weight * min(1.0, (now - border.at))
+            border.down_bytes_s += weight * (rate_bytes_s - border.down_bytes_s)
+            border.round_trip_s = min(border.round_trip_s, round_trip_s)
+            border.at = now
