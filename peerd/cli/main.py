@@ -106,6 +106,12 @@ def peerd() -> None:
     help="May be elected to advise all peers who gets what from whom; seed peers may, unless "
     "given. Downloads need none.",
 )
+@click.option(
+    "--evaluator",
+    metavar="NAME",
+    help="An installed package's entry point in the group peerd.evaluator, which ranks parents "
+    "where this peer leads; peerd's own unless given.",
+)
 @click.option("--name", metavar="NAME", help="What people call this peer, unless its host name.")
 @click.option("--socket", metavar="PATH", help="Where the control socket is made.")
 @click.option(

@@ -51,6 +51,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zone: str
     seed_peer: bool
     scheduler: bool
+    evaluator: str | None
     name: str
     socket: str
     socket_mode: int
@@ -140,6 +141,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "bootstrap": (),
     "zone": "",
     "seed_peer": False,
+    "evaluator": None,
     "socket_mode": 0o600,
     "socket_group": None,
     "upload_limit": None,

@@ -238,6 +238,7 @@ PARSERS: Final[dict[str, Callable[[object], Any]]] = {
     "zone": _zone,
     "seed_peer": _flag,
     "scheduler": _flag,
+    "evaluator": _label(64),
     "name": _label(64),
     "socket": _socket,
     "socket_mode": _mode,

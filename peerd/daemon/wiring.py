@@ -24,6 +24,7 @@ from peerd.cluster.keys import load_or_make_key, open_data_dir
 from peerd.config import Config
 from peerd.daemon.counting import Counting
 from peerd.daemon.facts import FactsOfPeer
+from peerd.daemon.plugins import evaluator_named
 from peerd.daemon.router import Router
 from peerd.daemon.services import Services
 from peerd.errors import IdentityCloned, UsageError
@@ -121,7 +122,9 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         schedulers = SchedulerService(
             key, gossip, links, rng, FactsOfPeer(swarm, links, gossip),
             wall_s=time.time() - trio.current_time(),
+            evaluator=evaluator_named(config.evaluator),
         )  # fmt: skip
+        schedulers.advising.on_advice = swarm.advised
         counting = Counting(store, origin, links)
         facade = Facade(
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)

@@ -42,6 +42,7 @@ from peerd.link.own_messages import Hello as Hello
 from peerd.link.own_messages import Ping as Ping
 from peerd.link.own_messages import Pong as Pong
 from peerd.link.own_messages import Refused as Refused
+from peerd.link.scheduler_messages import Advice as Advice
 from peerd.link.scheduler_messages import Heeded as Heeded
 from peerd.link.scheduler_messages import LeaderIs as LeaderIs
 from peerd.link.scheduler_messages import LeaderLease as LeaderLease
@@ -361,7 +362,7 @@ Message = (
     | BringAsk | HedgeAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
     | CellHolds | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
-    | Subscribe | LeaderLease | LeaderIs | Heeded | Reports
+    | Subscribe | LeaderLease | LeaderIs | Heeded | Reports | Advice
 )  # fmt: skip
 
 _DECODER: Decoder[Any] = Decoder(Message)
@@ -370,7 +371,7 @@ TO_KEEPER = (
     BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample, CellHolds,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
-OF_SCHEDULER = (Subscribe, LeaderLease, LeaderIs, Heeded, Reports)
+OF_SCHEDULER = (Subscribe, LeaderLease, LeaderIs, Heeded, Reports, Advice)
 """What those say to each other who elect a leader, or want to know it."""
 
 

@@ -9,7 +9,14 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from peerd.codec import WireCount, WirePeerId, WireSignature, WireTaskId, WireTerm
+from peerd.codec import (
+    WireCount,
+    WirePeerId,
+    WireSeconds,
+    WireSignature,
+    WireTaskId,
+    WireTerm,
+)
 from peerd.link.own_messages import LinkMessage
 from peerd.link.swarm_messages import WireZone
 
@@ -18,6 +25,10 @@ ZONES_MAX: Final = 8
 """Of one report; what is more is said a second later. A report has 1.9 KB at most."""
 REPORTS_MAX: Final = 64
 """Of one message: half of what a message may have."""
+
+PARENTS_MAX: Final = 8
+"""Half of what a peer dials for (swarm/parents.py): the other half it finds by itself."""
+ADVISED_MAX: Final = 64
 
 WireRate = Annotated[int, Meta(ge=0, lt=1 << 40)]
 """Bytes a second."""
@@ -102,3 +113,19 @@ class Reports(LinkMessage, frozen=True, tag=64):
     """To the contact, and on to the leader and its standbys: reports of those who subscribed."""
 
     reports: Annotated[tuple[Report, ...], Meta(min_length=1, max_length=REPORTS_MAX)]
+
+
+class Advised(LinkMessage, frozen=True):
+    """For `peer`, of one swarm: parents to try, the best first."""
+
+    peer: WirePeerId
+    task: WireTaskId
+    parents: Annotated[tuple[WirePeerId, ...], Meta(max_length=PARENTS_MAX)]
+
+
+class Advice(LinkMessage, frozen=True, tag=65):
+    """From the leader of that term, over those who passed the reports up; good for so long."""
+
+    term: WireTerm
+    for_s: WireSeconds
+    advised: Annotated[tuple[Advised, ...], Meta(min_length=1, max_length=ADVISED_MAX)]

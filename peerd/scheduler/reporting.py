@@ -7,7 +7,7 @@ each peer apart only as long as a batch takes, and at most `waiting_max`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -49,6 +49,7 @@ class ReporterConfig:
     load_changed: int = 10  # … of a hundred. Guess.
     pass_on_s: float = 0.2  # Guess: a fifth of the time between two reports, for each hop.
     waiting_max: int = 4_096  # Reports: four seconds of 1,000 peers.
+    ways_max: int = 20_000  # As TopologyConfig.peers_max: a leader has one to each.
 
 
 class Reporter:
@@ -140,15 +141,19 @@ class Relay:
     dropped: int = 0
     due: float = inf
 
-    def take(self, child: PeerId, reports: Iterable[Report], now: float) -> None:
-        """Of a subscriber, or (child is its peer) of this peer itself."""
+    def take(
+        self, child: PeerId, reports: Iterable[Report], now: float,
+        direct: Collection[PeerId] = (),
+    ) -> None:  # fmt: skip
+        """Of a subscriber, or (child is its peer) of this peer itself. `direct`: those who are
+        reached without another, whoever speaks of them."""
         for report in reports:
             if len(self.waiting) >= self.config.waiting_max:
                 self.dropped += 1
                 continue
             self.waiting.append(report)
-            if report.peer in self.ways or len(self.ways) < self.config.waiting_max:
-                self.ways[report.peer] = child
+            if report.peer in self.ways or len(self.ways) < self.config.ways_max:
+                self.ways[report.peer] = report.peer if report.peer in direct else child
         if self.waiting and self.due == inf:
             self.due = now + self.config.pass_on_s
 

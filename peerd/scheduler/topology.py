@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import (
@@ -20,6 +21,9 @@ from peerd.link.scheduler_messages import (
     SwarmReport,
     ZoneReport,
 )
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,10 @@ class InSwarm:
 
 @dataclass(slots=True)
 class PeerSeen:
-    """One peer, as it said last."""
+    """One peer, as it said last; zone and kind as membership has them."""
 
     zone: str
+    seed: bool
     heard_at: float
     load_percent: int = 0
     up_bytes_s: int = 0
@@ -69,6 +74,25 @@ class Border:
     at: float
 
 
+class Crowd:
+    """The peers of one zone in one swarm, so that some can be drawn by chance."""
+
+    def __init__(self) -> None:
+        self.peers: list[PeerId] = []
+        self._places: dict[PeerId, int] = {}
+
+    def add(self, peer: PeerId) -> None:
+        if peer not in self._places:
+            self._places[peer] = len(self.peers)
+            self.peers.append(peer)
+
+    def remove(self, peer: PeerId) -> None:
+        place, last = self._places.pop(peer), self.peers.pop()
+        if last != peer:
+            self.peers[place] = last
+            self._places[last] = place
+
+
 class Topology:
     """The picture of one who leads, or stands by."""
 
@@ -77,11 +101,13 @@ class Topology:
         self.peers: dict[PeerId, PeerSeen] = {}
         self.tasks: dict[TaskId, dict[PeerId, InSwarm]] = {}
         self.borders: dict[tuple[str, str], Border] = {}
+        self.crowds: dict[TaskId, dict[str, Crowd]] = {}
         self.heard_at = -inf
         self.reports = 0
+        self._into: dict[str, dict[str, Border]] = {}
         self._silent: deque[tuple[float, PeerId]] = deque()
 
-    def report(self, report: Report, zone: str, now: float) -> None:
+    def report(self, report: Report, zone: str, now: float, *, seed: bool = False) -> None:
         """What a member of that zone says of itself."""
         self.reports += 1
         self.heard_at = now
@@ -89,9 +115,12 @@ class Topology:
         if peer is None:
             if len(self.peers) >= self.config.peers_max:
                 return
-            peer = self.peers[report.peer] = PeerSeen(zone, now)
+            peer = self.peers[report.peer] = PeerSeen(zone, seed, now)
             self._silent.append((now + self.config.silent_s, report.peer))
-        peer.zone, peer.heard_at = zone, now
+        if peer.zone != zone:
+            for task in tuple(peer.swarms):
+                self._leave(report.peer, peer, task)
+        peer.zone, peer.seed, peer.heard_at = zone, seed, now
         peer.load_percent, peer.up_bytes_s = report.load_percent, report.up_bytes_s
         peer.children = report.children
         for task in report.gone:
@@ -101,8 +130,32 @@ class Topology:
             if said.task in peer.swarms or len(peer.swarms) < self.config.swarms_of_peer_max:
                 peer.swarms[said.task] = found
                 self.tasks.setdefault(said.task, {})[report.peer] = found
+                crowd = self.crowds.setdefault(said.task, {}).get(zone)
+                if crowd is None:
+                    crowd = self.crowds[said.task][zone] = Crowd()
+                crowd.add(report.peer)
         for border in report.zones:
             self._measured(border.zone, zone, border.down_bytes_s, border.round_trip_ms / 1e3, now)
+
+    def sample(self, task: TaskId, zone: str, most: int, rng: Random) -> list[PeerId]:
+        """Some of a swarm by chance, half of them of that zone where there are so many."""
+        crowds = self.crowds.get(task, {})
+        near = crowds[zone].peers if zone in crowds else []
+        far = [crowd.peers for name, crowd in crowds.items() if name != zone]
+        if not far:
+            return near if len(near) <= most else rng.sample(near, most)
+        few = most // 2
+        found = dict.fromkeys(near if len(near) <= few else rng.sample(near, few))
+        for _ in range(most - len(found)):
+            crowd = far[int(rng.random() * len(far))]
+            found[crowd[int(rng.random() * len(crowd))]] = None
+        return list(found)
+
+    def shares(self, zone: str) -> dict[str, float]:
+        """What comes from each other zone into that one, over the best of them."""
+        into = self._into.get(zone, {})
+        best = max((border.down_bytes_s for border in into.values()), default=0.0)
+        return {name: border.down_bytes_s / best for name, border in into.items()} if best else {}
 
     def as_reports(self) -> Iterator[Report]:
         """The whole picture as those in it would report it, for one that is to stand by now."""
@@ -133,7 +186,9 @@ class Topology:
         """This peer neither leads nor stands by any more."""
         self.peers.clear()
         self.tasks.clear()
+        self.crowds.clear()
         self.borders.clear()
+        self._into.clear()
         self._silent.clear()
         self.heard_at = -inf
 
@@ -161,6 +216,8 @@ class Topology:
             assert members, f"an empty swarm of {task}"
             for peer, said in members.items():
                 assert self.peers[peer].swarms[task] is said
+                assert peer in self.crowds[task][self.peers[peer].zone].peers
+            assert sum(len(x.peers) for x in self.crowds[task].values()) == len(members)
         for peer, seen in self.peers.items():
             assert len(seen.swarms) <= self.config.swarms_of_peer_max
             assert all(peer in self.tasks[task] for task in seen.swarms)
@@ -171,8 +228,12 @@ class Topology:
         if seen.swarms.pop(task, None) is not None:
             members = self.tasks[task]
             del members[peer]
+            crowd = self.crowds[task][seen.zone]
+            crowd.remove(peer)
+            if not crowd.peers:
+                del self.crowds[task][seen.zone]
             if not members:
-                del self.tasks[task]
+                del self.tasks[task], self.crowds[task]
 
     def _measured(
         self, origin: str, zone: str, rate_bytes_s: float, round_trip_s: float, now: float
@@ -181,7 +242,8 @@ class Topology:
         border = self.borders.get((origin, zone))
         if border is None:
             if len(self.borders) < self.config.zones_max:
-                self.borders[origin, zone] = Border(rate_bytes_s, round_trip_s, now)
+                border = self.borders[origin, zone] = Border(rate_bytes_s, round_trip_s, now)
+                self._into.setdefault(zone, {})[origin] = border
             return
         old = now - border.at > self.config.zone_forgets_s
         if old or rate_bytes_s >= border.down_bytes_s:

@@ -116,6 +116,11 @@ class Download(Consequences):
         self._may_dial = True
         return []
 
+    def _advised(self, event: ev.Advised, now: float) -> list[ev.Order]:
+        self.parents.advise(event.peers, event.until)
+        self._may_dial = True
+        return []
+
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
         picker = self._picker
         orders: list[ev.Order] = []
@@ -329,6 +334,7 @@ _HANDLERS: dict[type, Callable[[Download, Any, float], list[ev.Order]]] = {
     ev.VersionOpened: Download._opened,
     ev.LengthKnown: Download._length_known,
     ev.PeersNamed: Download._named,
+    ev.Advised: Download._advised,
     ev.ParentJoined: Download._joined,
     ev.ParentGone: Download._gone,
     ev.ParentFull: Download._full,

@@ -36,6 +36,14 @@ class PeersNamed:
 
 
 @dataclass(frozen=True)
+class Advised:
+    """The scheduler's leader names parents to try first, the best first, until that time."""
+
+    peers: tuple[RosterPeer, ...]
+    until: float
+
+
+@dataclass(frozen=True)
 class ParentJoined:
     """A link stands, and the peer said where it is and what it has."""
 
@@ -167,8 +175,9 @@ class ScopeKept:
 
 
 Event = (
-    VersionOpened | LengthKnown | PeersNamed | ParentJoined | ParentHas | ParentActive | ParentGone
-    | ParentFull | PieceArrived | PieceBad | PieceRejected | PieceLost | LeaseGranted | LeaseOver
+    VersionOpened | LengthKnown | PeersNamed | Advised | ParentJoined | ParentHas
+    | ParentActive | ParentGone | ParentFull | PieceArrived | PieceBad | PieceRejected
+    | PieceLost | LeaseGranted | LeaseOver
     | PieceRead | ReaderAt | PeerCondemned | BringGranted | BringRevoked | ScopeKept
 )  # fmt: skip
 

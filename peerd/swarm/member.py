@@ -179,6 +179,15 @@ class TaskMember(ABC):
             case _:
                 log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
 
+    def advised(
+        self, parents: tuple[msg.RosterPeer, ...], leader: PeerId, term: int, until: float
+    ) -> None:
+        """The scheduler's leader says whom to try first."""
+        self._decide(f"leader {leader}, term {term}", "which parents to try first", "what it sees")
+        for parent in parents:
+            self.account.found(parent.peer, "the scheduler's leader advised it")
+        self.post(ev.Advised(parents, until))
+
     def _decide(self, by: str, what: str, why: str) -> None:
         self.account.decided(by, what, why, trio.current_time())
 

@@ -188,6 +188,8 @@ class Parents:
         self.failures: dict[PeerId, int] = {}
         self._unreachable: dict[PeerId, tuple[int, float]] = {}
         self._full: dict[PeerId, float] = {}
+        self._advised: dict[PeerId, int] = {}
+        self._advised_until = 0.0
 
     def __iter__(self) -> Iterator[Parent]:
         return iter(self.joined.values())
@@ -199,8 +201,14 @@ class Parents:
             ):
                 self.known[entry.peer] = entry
 
+    def advise(self, peers: tuple[RosterPeer, ...], until: float) -> None:
+        """Whom to try first, the best first; what they hold we know better than who advises."""
+        self.name(tuple(entry for entry in peers if entry.peer not in self.known))
+        self._advised = {entry.peer: place for place, entry in enumerate(peers)}
+        self._advised_until = until
+
     def to_connect(self, now: float) -> list[RosterPeer]:
-        """Whom to dial now: our zone first, then who holds anything.
+        """Whom to dial now: our zone first, of it who was advised, then who holds anything.
 
         Few links lead over a border as long as our side of it can fill the others.
         """
@@ -219,6 +227,8 @@ class Parents:
         # By chance, for all who dial now know the same few as those who hold most.
         self._rng.shuffle(idle)
         idle.sort(key=lambda entry: not entry.held)
+        if self._advised and now < self._advised_until:
+            idle.sort(key=lambda entry: self._advised.get(entry.peer, len(self._advised)))
         near = [entry for entry in idle if self.border(entry.zone) is None]
         far = [entry for entry in idle if self.border(entry.zone) is not None]
         if self._zone:

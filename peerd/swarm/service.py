@@ -135,6 +135,15 @@ class SwarmService:
         """Those that go on, and those that ended lately."""
         return {**self._past, **self._runs}
 
+    def advised(
+        self, task: TaskId, parents: tuple[msg.RosterPeer, ...], leader: PeerId, term: int,
+        until: float,
+    ) -> None:  # fmt: skip
+        """The scheduler's leader says whom to try first in it; a hint, if it still runs."""
+        run = self._runs.get(task)
+        if run is not None and run.going():
+            run.advised(parents, leader, term, until)
+
     async def remove(self, task: TaskId) -> int:
         """Forget a task: ends its run, unlinks its versions. Returns the number of versions."""
         if task in self._going:

@@ -75,6 +75,25 @@ def test_a_killed_leader_is_missed_by_no_download(lab: Lab) -> None:
     check_right(found, origin)
 
 
+def test_a_leader_advises_and_the_download_says_so(lab: Lab) -> None:
+    origin = lab.origin(24 * MIB, "--rate", str(4 * MIB))
+    peers = [*lab.group(2, "--scheduler"), lab.peer(), lab.peer()]
+    soon(lambda: len(leaders(peers)) == 1 and None not in leaders(peers), 15)
+    leader = scheduler(peers[2])["leader"]
+    with gets(peers, origin.url, digest=origin.digest) as found:
+        led = next(peer for peer in peers if peer.status()["peer_id"] == leader)
+        soon(lambda: (scheduler(led)["picture"] or {})["peers"] == len(peers), 10)
+        seen = scheduler(led)["picture"]
+        assert seen["tasks"] == 1
+        assert seen["age_s"] < 6
+    check_right(found, origin)
+    assert scheduler(led)["picture"]["decisions"] >= len(peers)
+    for peer in peers:
+        said = client.ask(peer.socket, "GET", f"/v1/tasks/{found[0].done['task']}/explain")
+        by = [row["by"] for row in said["decisions"] if "parents to try" in row["what"]]
+        assert by == [f"leader {leader}, term {scheduler(peer)['term']}"], said["decisions"]
+
+
 def test_without_anybody_eligible_it_is_degraded_and_says_so(lab: Lab) -> None:
     peers = lab.group(2)
     told = subprocess.run(

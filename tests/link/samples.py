@@ -62,7 +62,7 @@ from peerd.link.own_messages import (
     CircuitOpen,
     CircuitOpened,
 )
-from peerd.link.scheduler_messages import Report, Reports, SwarmReport, ZoneReport
+from peerd.link.scheduler_messages import Advice, Advised, Report, Reports, SwarmReport, ZoneReport
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 from tests.link.helper import KEYS, VERSION
@@ -140,6 +140,7 @@ SAMPLES: tuple[Message, ...] = (
     CircuitData(2, b"sealed"),
     CircuitCredit(2, 1 << 18),
     CircuitClose(2, "it has no link to that peer"),
+    Advice(3, 10.0, (Advised(PEER, TASK, (PEER,)),)),
     Subscribe(PROOF, True),
     LeaderLease(PROOF, 7),
     LeaderIs(PROOF, True),

@@ -140,5 +140,7 @@ def test_what_is_passed_on_goes_in_batches_and_the_way_back_is_known() -> None:
     assert relay.due == float("inf")
     assert relay.flush() == []
     assert relay.ways[PeerId("p127")] == PeerId("child")
+    relay.take(PeerId("other"), reports[:1], 6.0, direct=[PeerId("p0")])
+    assert relay.ways[PeerId("p0")] == PeerId("p0"), "it is subscribed here itself"
     relay.lost(PeerId("child"))
     assert PeerId("p127") not in relay.ways

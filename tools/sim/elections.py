@@ -40,6 +40,8 @@ WITHIN_S: Final = 8.0
 """… and all of a side follow it, also those whose contacts are all on another side."""
 HEALED_S: Final = 5.0
 SEEN_S: Final = 5.0
+ADVISED_S: Final = 7.0
+"""Everybody is advised each 5 s (AdvisorConfig.every_s)."""
 STEP_S: Final = 0.25
 MEASURED: Final = ("first_s", "elected_s", "split_s", "healed_s", "seen_s", "term")
 TASK: Final = TaskId("ab" * 32)
@@ -68,6 +70,7 @@ class World:
         self.nursery, self.rng = nursery, rng
         self.peers: dict[PeerId, Peer] = {}
         self.side: dict[PeerId, int] = {}
+        self.advised: dict[PeerId, int] = {}
 
     def add(self, *, scheduler: bool, busy: bool) -> Peer:
         key = SigningKey(self.rng.randbytes(32))
@@ -79,9 +82,18 @@ class World:
         service = SchedulerService(
             key, view, links, self.rng, lambda: known, wall_s=EPOCH_S + 1_000_000
         )
+        service.advising.on_advice = lambda task, parents, leader, term, until: self.hears(
+            own, term
+        )
         self.side[own] = 0
         peer = self.peers[own] = Peer(member, key, links, view, service)
         return peer
+
+    def hears(self, peer: PeerId, term: int) -> None:
+        """Advice for it; of an older term than what it follows it must not be."""
+        if term < self.peers[peer].service.fence.term:
+            raise Violated(f"{peer} heard advice of term {term} after a newer one")
+        self.advised[peer] = term
 
     def reach(self, one: PeerId, other: PeerId) -> bool:
         return self.side[one] == self.side[other]
@@ -244,10 +256,14 @@ async def _elect(seed: int, peers: int, electors: int) -> dict[str, Any]:
         world.heal()
         healed_s = await _one_leader(world, [everybody], HEALED_S, "after the heal")
         seen_s = await _seen(world, everybody)
-        await _watched(world, 6.0)
+        await _watched(world, ADVISED_S)
+        term = max(peer.service.fence.term for peer in everybody)
+        busy = [p for p in everybody if p.service.reports_something()]
+        unheard = sum(world.advised.get(p.member.peer, 0) != term for p in busy)
+        if len(busy) > 1 and unheard:
+            raise Violated(f"{unheard} of {len(busy)} that download were advised by no one now")
         if len(world.leaders(everybody)) != 1:
             raise Violated("the leader that all followed is not followed any more")
-        term = max(peer.service.fence.term for peer in everybody)
         nursery.cancel_scope.cancel()
     return {
         "seed": seed, "sides": count, "first_s": first_s, "elected_s": elected_s,
@@ -294,10 +310,10 @@ async def _seen(world: World, everybody: Sequence[Peer]) -> float:
     busy = {p.member.peer for p in everybody if p.service.reports_something()}
     began = trio.current_time()
     while True:
-        watching = [peer for peer in everybody if peer.service.sees()]
-        if all(busy <= peer.service.topology.peers.keys() for peer in watching):
+        watching = [peer for peer in everybody if peer.service.sees(trio.current_time())]
+        if all(busy <= peer.service.advising.topology.peers.keys() for peer in watching):
             return trio.current_time() - began
         if trio.current_time() - began > SEEN_S:
-            missing = [len(busy - peer.service.topology.peers.keys()) for peer in watching]
+            missing = [len(busy - peer.service.advising.topology.peers.keys()) for peer in watching]
             raise Violated(f"{SEEN_S} s after the heal their pictures lack {missing} peers")
         await _watched(world, STEP_S)
