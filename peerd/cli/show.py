@@ -42,7 +42,13 @@ def task_show(task: str, socket: str | None, as_json: bool) -> None:
 
 def explain(task: str, socket: str | None, as_json: bool) -> None:
     path = client.socket_path(socket)
-    _show(client.ask(path, "GET", f"/v1/tasks/{_quoted(task)}/explain"), as_json, pairs)
+    answer = client.ask(path, "GET", f"/v1/tasks/{_quoted(task)}/explain")
+    _show(answer, as_json, _explained)
+
+
+def _explained(answer: dict[str, Any]) -> str:
+    sizes = {f"{source}_bytes": count for source, count in answer.get("from", {}).items()}
+    return pairs(answer | {"from": sizes})
 
 
 def task_remove(task: str, socket: str | None, as_json: bool) -> None:

@@ -17,7 +17,7 @@ def explained(told: Told, length_bytes: int | None) -> dict[str, Any]:
         "state": told.state,
         "seconds": told.seconds,
         "directly_s": directly_s,
-        "directly": _directly(told, directly_s),
+        "compared": _compared(told, directly_s),
         "from": {
             "origin": told.from_origin,
             "peers": sum(source.size_bytes for source in told.sources) + told.others_bytes,
@@ -46,7 +46,7 @@ def explained(told: Told, length_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def _directly(told: Told, directly_s: float | None) -> str:
+def _compared(told: Told, directly_s: float | None) -> str:
     if directly_s is None:
         return "not known: this peer read nothing from the origin"
     if told.state != "complete" or told.seconds <= 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class AdvisorConfig:
     """Every figure of advising, with its source."""
 
     every_s: float = 5.0  # Guess: a download of seconds is advised once, one of minutes often.
+    none_s: float = 1.0  # Who found nobody with anything: a report later somebody has. Guess.
     for_s: float = 10.0  # Twice that: one that is late is not missed.
     sample: int = 24  # Dragonfly filters 15 of a swarm; with half of them far. Guess.
     at_once_max: int = 256  # Decisions; at 100 µs each they hold the event loop for 25 ms.
@@ -43,7 +45,7 @@ class Advisor:
         self.decisions = 0
         self._rng, self._evaluate = rng, evaluator
         self._fresh: deque[tuple[TaskId, PeerId]] = deque()
-        self._again: deque[tuple[float, TaskId, PeerId]] = deque()
+        self._again: list[tuple[float, TaskId, PeerId]] = []
         self._in_line: set[tuple[TaskId, PeerId]] = set()
 
     def noticed(self, task: TaskId, peer: PeerId) -> None:
@@ -71,15 +73,16 @@ class Advisor:
             if self._fresh:
                 task, peer = self._fresh.popleft()
             elif self._again and self._again[0][0] <= now:
-                _, task, peer = self._again.popleft()
+                _, task, peer = heappop(self._again)
             else:
                 break
             said = seen.tasks.get(task, {}).get(peer)
             if said is None or not said.wants or said.progress >= 1.0:
                 self._in_line.discard((task, peer))
                 continue
-            self._again.append((now + self.config.every_s, task, peer))
             parents = self.parents(seen, task, peer, said)
+            again_s = self.config.every_s if parents else self.config.none_s
+            heappush(self._again, (now + again_s, task, peer))
             if parents:
                 found.append(Advised(peer, task, parents))
         return found

@@ -48,6 +48,7 @@ def test_where_bytes_came_from_who_decided_and_what_it_waited_for(lab: Lab) -> N
             assert said["directly_s"] > 0
     words = explain(peers[0], task)
     assert "decisions" in words
+    assert "origin bytes" in words
     assert "nobody held it" in words
 
     peers[1].kill()

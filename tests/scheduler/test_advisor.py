@@ -103,6 +103,17 @@ def test_again_when_its_time_has_come_and_newcomers_first() -> None:
     assert set(desk.advised()) == {"a"}
 
 
+def test_who_finds_nobody_with_anything_is_looked_after_again_soon() -> None:
+    desk = Desk()
+    desk.says("a", held=0)
+    desk.says("b", held=0)
+    assert desk.advised() == {}
+    assert desk.advisor.deadline() == 1.0
+    desk.now = 1.0
+    desk.says("b", held=1)
+    assert desk.advised() == {"a": ("b",)}
+
+
 def test_who_left_or_is_done_is_advised_no_more() -> None:
     desk = Desk()
     for name in ("a", "b", "c"):

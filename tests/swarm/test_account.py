@@ -80,11 +80,11 @@ def test_it_is_told_in_words_and_numbers() -> None:
     said = explained(told, 5_000)
     assert said["from"] == {"origin": 1_000, "peers": 4_000, "store": 0}
     assert said["directly_s"] == 5.0
-    assert "2.5 times as long" in said["directly"]
+    assert "2.5 times as long" in said["compared"]
     assert [row["why"] for row in said["parents"]] == ["its keeper named it", "it asked us"]
     nothing = explained(made.told("complete", 0, 0, {}), 5_000)
     assert nothing["directly_s"] is None
-    assert "read nothing" in nothing["directly"]
+    assert "read nothing" in nothing["compared"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", b"x" * 100_000])
