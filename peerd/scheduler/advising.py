@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from typing import Final, Protocol
 
@@ -25,6 +26,10 @@ from peerd.scheduler.topology import Topology
 ADVICE_MAX_S: Final = 60.0
 """Nobody's advice is heeded for longer, whatever it says. Guess: what a leader sees changes."""
 
+HANDED_MAX: Final = 8_192
+"""Reports handed to a new standby at once: 1.5 MB, and a link may have 4 MiB waiting. The others
+come as their peers report again, within five seconds."""
+
 OnAdvice = Callable[[TaskId, tuple[RosterPeer, ...], PeerId, int, float], None]
 """Parents to try for a task, best first; who leads with which term; until when it is good."""
 
@@ -36,6 +41,10 @@ class Seat(Protocol):
     electors: tuple[PeerId, ...]
 
     def leads(self) -> bool: ...
+    def advises(self, now: float) -> bool:
+        """Whether it leads, and somebody followed it lately."""
+        ...
+
     def sees(self, now: float) -> bool:
         """Whether it leads, or is one of the two that would be next."""
         ...
@@ -83,8 +92,8 @@ class Advising:
         """The link to it is down."""
         self._relay.lost(peer)
 
-    def deadline(self) -> float:
-        advises_at = self._advisor.deadline() if self._seat.leads() else inf
+    def deadline(self, now: float) -> float:
+        advises_at = self._advisor.deadline() if self._seat.advises(now) else inf
         return min(self._reporter.deadline(), self._relay.due, self.topology.deadline(), advises_at)
 
     # --- up
@@ -153,7 +162,8 @@ class Advising:
         standbys = tuple(filter(heeds, self._hearers(now))) if self._seat.leads() else ()
         for peer in standbys:
             if peer not in self._handed:
-                for message in batches(list(self.topology.as_reports())):
+                reports = islice(self.topology.as_reports(), HANDED_MAX)
+                for message in batches(list(reports)):
                     self._send(peer, message)
         self._handed = standbys
 
@@ -169,7 +179,7 @@ class Advising:
         elif not leads and self._led:
             self._advisor.clear()
         self._led = leads
-        if leads and self._advisor.deadline() <= now:
+        if self._seat.advises(now) and self._advisor.deadline() <= now:
             advised = self._advisor.advise(self.topology, now)
             self._spread(advised, self._seat.core.term, self._advisor.config.for_s, self._own, now)
 

@@ -86,7 +86,6 @@ class SchedulerService:
             self._own, self, members, Advisor(rng, evaluator), Reporter(self._own, rng), facts,
             self._send,
         )  # fmt: skip
-        self._facts = facts
         self._known: dict[PeerId, None] = {}
         self._bits = 0
         self._seen: tuple[int, bool] | None = None
@@ -115,7 +114,6 @@ class SchedulerService:
 
     def leadership(self) -> Leadership:
         now, core = trio.current_time(), self.core
-        elector = core if isinstance(core, Elector) else None
         leader = core.leader(now)
         return Leadership(
             leader=leader,
@@ -126,7 +124,7 @@ class SchedulerService:
             standbys=standbys_of(self.electors, leader),
             contact=core.contact if isinstance(core, Follower) else None,
             subscribers=len(core.party.subscribers),
-            advises=elector is not None and elector.advises(now),
+            advises=self.advises(now),
             picture=self.advising.picture(now),
         )
 
@@ -134,14 +132,14 @@ class SchedulerService:
         """Whether this peer leads; who does and is cut off does not know it yet."""
         return isinstance(self.core, Elector) and self.core.state is State.LEADING
 
+    def advises(self, now: float) -> bool:
+        """Whether it leads, and somebody followed it lately: else what it sees is of nobody."""
+        return isinstance(self.core, Elector) and self.core.advises(now)
+
     def sees(self, now: float) -> bool:
         """Whether this peer leads, or is one of the two that would be next."""
         leader = self.core.leader(now)
         return leader == self._own or self._own in standbys_of(self.electors, leader)
-
-    def reports_something(self) -> bool:
-        """Whether it is in a swarm now."""
-        return bool(self._facts().swarms)
 
     # --- what links and gossip bring
 
@@ -244,6 +242,6 @@ class SchedulerService:
             self._wake = trio.Event()
             behind = (self._members.revision, self._members.synced) != self._seen
             looks_at = self._looked_at + LOOKS_EVERY_S if behind else inf
-            due = min(self.core.deadline(), self.advising.deadline(), looks_at)
+            due = min(self.core.deadline(), self.advising.deadline(now), looks_at)
             with trio.move_on_at(max(due, now + 0.001)):
                 await self._wake.wait()

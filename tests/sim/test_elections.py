@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tools.sim.__main__ import main
-from tools.sim.elections import elect, elect_often
+from tools.sim.elections import alone, elect, elect_often
 
 
 def test_each_side_of_a_partition_is_led_and_one_leader_stays() -> None:
@@ -33,3 +33,11 @@ def test_the_command_says_it_in_words_and_as_one_object(capsys: pytest.CaptureFi
     words, said = capsys.readouterr().out.splitlines()
     assert words.startswith("2 partitions of 8 peers")
     assert json.loads(said)["partitions"] == 2
+
+
+def test_a_leader_that_nobody_follows_advises_nobody_and_does_not_spin() -> None:
+    """Alone in its group, with a download of its own: it leads, and there is nobody to advise."""
+    told = alone(seconds=30.0)
+    assert told["leads"]
+    assert told["decisions"] <= 4, "as long as its first lease counts"
+    assert told["wakes"] < 200, "some a second"

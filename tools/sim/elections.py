@@ -60,6 +60,7 @@ class Peer:
     links: Links
     view: View
     service: SchedulerService
+    busy: bool
     newest: tuple[int, int, PeerId] = (0, 0, PeerId(""))
 
 
@@ -86,7 +87,7 @@ class World:
             own, term
         )
         self.side[own] = 0
-        peer = self.peers[own] = Peer(member, key, links, view, service)
+        peer = self.peers[own] = Peer(member, key, links, view, service, busy)
         return peer
 
     def hears(self, peer: PeerId, term: int) -> None:
@@ -258,7 +259,7 @@ async def _elect(seed: int, peers: int, electors: int) -> dict[str, Any]:
         seen_s = await _seen(world, everybody)
         await _watched(world, ADVISED_S)
         term = max(peer.service.fence.term for peer in everybody)
-        busy = [p for p in everybody if p.service.reports_something()]
+        busy = [p for p in everybody if p.busy]
         unheard = sum(world.advised.get(p.member.peer, 0) != term for p in busy)
         if len(busy) > 1 and unheard:
             raise Violated(f"{unheard} of {len(busy)} that download were advised by no one now")
@@ -307,7 +308,7 @@ async def _one_leader(
 
 async def _seen(world: World, everybody: Sequence[Peer]) -> float:
     """Seconds until who leads, and both standbys, see all who are in a swarm."""
-    busy = {p.member.peer for p in everybody if p.service.reports_something()}
+    busy = {p.member.peer for p in everybody if p.busy}
     began = trio.current_time()
     while True:
         watching = [peer for peer in everybody if peer.service.sees(trio.current_time())]
@@ -317,3 +318,40 @@ async def _seen(world: World, everybody: Sequence[Peer]) -> float:
             missing = [len(busy - peer.service.advising.topology.peers.keys()) for peer in watching]
             raise Violated(f"{SEEN_S} s after the heal their pictures lack {missing} peers")
         await _watched(world, STEP_S)
+
+
+def alone(seconds: float) -> dict[str, Any]:
+    """One elector in a swarm of its own, for so long: whether it leads, decides, and how often it
+    wakes."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(_alone, seconds, clock=clock)
+
+
+async def _alone(seconds: float) -> dict[str, Any]:
+    async with trio.open_nursery() as nursery:
+        world = World(nursery, Random(1))
+        service = world.add(scheduler=True, busy=True).service
+        ticks = _count_calls(service)
+        await nursery.start(service.run)
+        await trio.sleep(seconds)
+        picture = service.leadership().picture
+        told = {
+            "leads": service.leads(),
+            "decisions": picture.decisions if picture is not None else 0,
+            "wakes": len(ticks),
+        }
+        nursery.cancel_scope.cancel()
+    return told
+
+
+def _count_calls(service: SchedulerService) -> list[float]:
+    """The times at which its advising was looked after."""
+    times: list[float] = []
+    tick = service.advising.tick
+
+    def counted(now: float) -> None:
+        times.append(now)
+        tick(now)
+
+    service.advising.tick = counted  # type: ignore[method-assign]
+    return times
