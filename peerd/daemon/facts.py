@@ -1,6 +1,7 @@
 """What this peer tells the scheduler of itself, gathered where it arises when a report is due.
 
-Always: rates are of the time since the last look; a peer that is in no swarm has nothing to tell.
+Always: rates are of the time since the last look; a peer that neither downloads nor was asked for
+pieces lately has nothing to tell.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class FactsOfPeer:
         going = {task: run for task, run in self._swarm.runs().items() if run.going()}
         swarms = {task: self._in_swarm(task, run, past_s) for task, run in going.items()}
         self._came = {task: _came(run) for task, run in going.items()}
+        for version in self._swarm.serving.serves(now):
+            stored = self._swarm.near.store.find(version)
+            if stored is not None and stored.info.task not in swarms:
+                task, pieces = stored.info.task, stored.info.piece_count or 0
+                swarms[task] = SwarmReport(task, pieces, len(stored.held), False, 0)
         return Facts(load, up, self._swarm.serving.children, swarms, self._zones(going))
 
     def _in_swarm(self, task: TaskId, run: TaskRun, past_s: float) -> SwarmReport:

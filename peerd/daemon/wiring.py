@@ -90,21 +90,10 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         admission = OpenAdmission()
         overlay = _overlay(config, key, boot, admission, rng)
         gossip = GossipService(
-            overlay,
-            key,
-            OwnFacts(
-                config.cluster,
-                config.name,
-                config.zone,
-                seed=config.seed_peer,
-                scheduler=config.scheduler,
-            ),
-            boot=boot,
-            bootstrap=config.bootstrap,
-            known_peers_path=data_dir / KNOWN_PEERS_FILE,
-            rng=rng,
+            overlay, key, _own_facts(config), boot=boot, bootstrap=config.bootstrap,
+            known_peers_path=data_dir / KNOWN_PEERS_FILE, rng=rng,
             on_conflict=lambda found: _cloned(found, key, conflict, stop),
-        )
+        )  # fmt: skip
         links = LinkService(
             key.peer_id, boot, NoiseProver(key), gossip, admission, _links(config),
             download=download,
@@ -149,14 +138,18 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             await services.start(counting.run)
             control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
             await services.start(control.run)
-            yield Daemon(
-                config, key, origin, overlay, links, gossip, swarm, facade, conflict
-            )  # fmt: skip
+            yield Daemon(config, key, origin, overlay, links, gossip, swarm, facade, conflict)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await gossip.leave()
             await services.stop()
             nursery.cancel_scope.cancel()
+
+
+def _own_facts(config: Config) -> OwnFacts:
+    return OwnFacts(
+        config.cluster, config.name, config.zone, seed=config.seed_peer, scheduler=config.scheduler
+    )
 
 
 def _overlay(

@@ -85,7 +85,7 @@ class Advising:
             return None
         return Picture(
             len(seen.peers), len(seen.tasks), len(seen.borders), seen.reports,
-            self._advisor.decisions, now - seen.heard_at if seen.reports else None,
+            self._advisor.decisions, now - seen.heard_at if seen.peers else None,
         )  # fmt: skip
 
     def lost(self, peer: PeerId) -> None:

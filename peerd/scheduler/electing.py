@@ -14,6 +14,9 @@ from peerd.ids import PeerId
 from peerd.link.messages import Message
 from peerd.link.scheduler_messages import Heeded, LeaderIs, LeaderLease, Subscribe
 from peerd.scheduler.fence import Age, Fence
+from peerd.scheduler.seeker import Heard as Heard
+from peerd.scheduler.seeker import Reached as Reached
+from peerd.scheduler.seeker import Unreachable as Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +32,6 @@ class GroupNow:
     contacts: tuple[PeerId, ...]
     synced: bool
     away: tuple[PeerId, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A message of messages.OF_SCHEDULER that concerns electing."""
-
-    peer: PeerId
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Unreachable:
-    """`peer` could not be dialled, or the link to it closed."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A link to `peer` came up."""
-
-    peer: PeerId
 
 
 Event = GroupNow | Heard | Unreachable | Reached

@@ -262,8 +262,6 @@ class Elector:
     def _told(self, peer: PeerId, told: LeaderIs, now: float) -> list[Order]:
         """An answer to who looks or stands, or a word to who leads with an older term."""
         self.party.barred.pop(peer, None)
-        if self.state is State.LEADING:
-            self._heard_at = now
         if told.proof is not None and self.party.age(told, now) is Age.NEWER:
             orders = self._outdone(told.proof, live=told.live, now=now)
             if orders:

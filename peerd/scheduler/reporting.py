@@ -1,8 +1,8 @@
 """What a peer says of itself to the scheduler, when, and how what others say is passed on.
 
 Always: nothing is said by who is in no swarm; at most one report a second, with what changed; all
-is said anew to a new leader or contact, after a pause by chance; who passes on keeps the newest of
-each peer apart only as long as a batch takes, and at most `waiting_max`.
+is said anew to a new leader or contact, after a pause by chance; what is passed on waits as long as
+a batch takes, and at most `waiting_max` of it.
 """
 
 from __future__ import annotations

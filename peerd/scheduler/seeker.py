@@ -44,7 +44,7 @@ class MembersNow:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Any message about this task that keepers send: see FROM_KEEPER."""
+    """A message of those that the core handles: a seeker FROM_KEEPER, an elector OF_SCHEDULER."""
 
     peer: PeerId
     message: Message
@@ -160,9 +160,8 @@ class Seeker:
         self._not_reached: set[PeerId] = set()
         self._retried: set[PeerId] = set()
         self._hops = 0
-        self._waiting = False
+        self._waiting = self._checking = False
         self._sign_at = self._heard_at = 0.0
-        self._checking = False
         self._asked_at = 0.0
         self._check_took_s: float | None = None
 

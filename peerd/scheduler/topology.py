@@ -177,10 +177,11 @@ class Topology:
                 swarms, zones = swarms[SWARMS_MAX:], zones[ZONES_MAX:]
 
     def forget(self, peer: PeerId) -> None:
-        """It left the group."""
+        """It left, or fell silent."""
         found = self.peers.pop(peer, None)
-        for task in tuple(found.swarms) if found is not None else ():
-            self._leave(peer, found, task)  # type: ignore[arg-type]
+        if found is not None:
+            for task in tuple(found.swarms):
+                self._leave(peer, found, task)
 
     def clear(self) -> None:
         """This peer neither leads nor stands by any more."""

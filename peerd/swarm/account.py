@@ -18,6 +18,9 @@ from peerd.ids import PeerId
 DECISIONS_MAX: Final = 64
 """Kinds of decisions that are told apart. Guess: some keepers, each with all kinds of leases."""
 PARENTS_MAX: Final = 64
+FOUND_MAX: Final = 512
+"""As many as a download remembers to connect to (parents.KNOWN_MAX)."""
+UNTOLD: Final = "it asked us, or another peer named it"
 WORDS_MAX: Final = 160
 DATA_MAX_BYTES: Final = 48 * 1024
 
@@ -102,8 +105,8 @@ class Account:
 
     def found(self, peer: PeerId, why: str) -> None:
         """How this peer came to be known here; the first counts."""
-        if peer in self._found or len(self._found) < PARENTS_MAX:
-            self._found.setdefault(peer, why)
+        if len(self._found) < FOUND_MAX:
+            self._found.setdefault(peer, why[:WORDS_MAX])
 
     def goes_on(self, what: str, now: float, *, reading: bool = False) -> None:
         """What the time since the last call went into. `reading`: the origin was read meanwhile."""
@@ -127,9 +130,7 @@ class Account:
             waits=dict(self._waits),
             decisions=list(self._decisions.values()),
             more=self._more,
-            sources=[
-                Source(peer, self._found.get(peer, "it asked us"), size) for peer, size in named
-            ],
+            sources=[Source(peer, self._found.get(peer, UNTOLD), size) for peer, size in named],
             others_bytes=sum(size for _, size in others),
         )
 

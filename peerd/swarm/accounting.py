@@ -33,7 +33,6 @@ class Accounted(Protocol):
     keeper: PeerId | None
     tally: Tally
 
-    def going(self) -> bool: ...
     @property
     def reads(self) -> bool:
         """Whether it holds a lease now."""

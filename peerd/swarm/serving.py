@@ -21,6 +21,8 @@ from peerd.swarm.turns import Item, Turns
 
 log = logging.getLogger(__name__)
 
+SERVES_S: Final = 5.0
+"""Who asked for nothing for so long is not waited for any more. lingering.IDLE_S."""
 LOOK_MIN_S: Final = 0.01
 """Whether something in hand counts no more is looked at no more often."""
 
@@ -45,6 +47,7 @@ class Serving:
         self._sending: dict[tuple[PeerId, Item], trio.CancelScope] = {}
         self.sent_bytes: dict[PeerId, int] = {}
         self.asked_at = -inf
+        self._asked_for: dict[VersionId, float] = {}
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
 
@@ -68,6 +71,13 @@ class Serving:
                 await self._wake.wait()
             self._go_on()
 
+    def serves(self, now: float) -> list[VersionId]:
+        """Versions of which somebody asked for pieces lately."""
+        self._asked_for = {
+            version: at for version, at in self._asked_for.items() if now - at < SERVES_S
+        }
+        return list(self._asked_for)
+
     @property
     def children(self) -> int:
         """Peers that wait for pieces, or are sent some, now."""
@@ -77,6 +87,8 @@ class Serving:
         if self._nursery is None:
             return
         self.asked_at = trio.current_time()
+        if self._store.find(message.version) is not None:
+            self._asked_for[message.version] = self.asked_at
         items = [(message.version, index) for index in message.indices]
         refused = self._turns.asked(peer, items, message.lacking)
         if refused:

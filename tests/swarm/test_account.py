@@ -53,6 +53,7 @@ def test_what_does_not_fit_is_counted() -> None:
         made.found(peer, "its keeper named it" * 20)
     told = made.told("complete", 1, 2, sent)
     assert told.more == 7
+    assert account.UNTOLD not in {source.why for source in told.sources}, "all were named"
     assert len(told.sources) == account.PARENTS_MAX
     assert told.sources[0].size_bytes == 199, "those who sent most are named"
     assert told.others_bytes + sum(x.size_bytes for x in told.sources) == sum(sent.values())
@@ -81,7 +82,7 @@ def test_it_is_told_in_words_and_numbers() -> None:
     assert said["from"] == {"origin": 1_000, "peers": 4_000, "store": 0}
     assert said["directly_s"] == 5.0
     assert "2.5 times as long" in said["compared"]
-    assert [row["why"] for row in said["parents"]] == ["its keeper named it", "it asked us"]
+    assert [row["why"] for row in said["parents"]] == ["its keeper named it", account.UNTOLD]
     nothing = explained(made.told("complete", 0, 0, {}), 5_000)
     assert nothing["directly_s"] is None
     assert "read nothing" in nothing["compared"]
