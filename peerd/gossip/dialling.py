@@ -129,6 +129,16 @@ class Dialling:
                 return False
         return True
 
+    def tried(self, neighbours: Collection[PeerId]) -> bool:
+        """Whether at every address we were given is a neighbour, or nobody; or there are enough."""
+        given = (self._addresses.get(text) for text in self._given)
+        waiting = any(
+            entry.dialling or not (entry.failures or entry.peer in neighbours)
+            for entry in given
+            if entry is not None
+        )
+        return not waiting or len(neighbours) >= NEIGHBOURS_LOW
+
     # --- who is there
 
     def member(self, record: PeerRecord) -> None:

@@ -2,7 +2,8 @@
 
 Always: events in, orders out, nothing waits; news is spread to every neighbour but its source, a
 neighbour that breaks the protocol is dropped and named, and nothing it sent before that is undone;
-`synced` turns true once, by one full membership sync or by proof that nobody is there.
+`synced` turns true once: by a full membership sync with each of those who are found at first (one
+of them may have started just now, and know nobody), or by proof that nobody is there.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ HOLD_MIN_S = 2.0
 HOLD_PER_MEMBER_S = 0.5
 """Guess: holdings are the directory of last resort; at 1,000 peers a minute's change is said within
 ten, and what every peer passes on of them is bounded by spreading.HOLDINGS_BYTES_S anyway."""
-REMEMBER_EVERY_S = 30.0  # Guess: a crash loses at most so much of who is known.
+REMEMBER_EVERY_S = 30.0  # Guess: a crash loses at most so much of who is known,
+REMEMBER_SOON_S = 1.0  # but who starts anew, and is killed soon, finds its neighbours again. Guess.
+SETTLE_S = 2.0
+"""After the first sync so long at most is spent on others whom earlier runs knew: of two peers that
+restart together each may have nobody but the other. An address that swallows packets costs it once.
+"""
 
 
 class Exchange:
@@ -94,6 +100,8 @@ class Exchange:
         self.syncing = Syncing(self.tables, rng, now)
         self.neighbours: dict[PeerId, float] = {}
         self.alone = False
+        self._synced = False
+        self._settle_by = float("inf")
         self._peer = key.peer_id
         self._rng = rng
         self._link_stands: set[PeerId] = set()
@@ -106,7 +114,7 @@ class Exchange:
 
     @property
     def synced(self) -> bool:
-        return self.alone or self.syncing.records_done
+        return self._synced
 
     # --- events
 
@@ -149,7 +157,8 @@ class Exchange:
         self._parting.pop(peer, None)
         self.membership.reachable(peer)
         self.spreading.neighbour_up(peer)
-        self.syncing.neighbour_up(peer, now)
+        self.syncing.neighbour_up(peer, now, greet=self.synced)
+        self._remember_at = min(self._remember_at, now + REMEMBER_SOON_S)
         if len(self.neighbours) > NEIGHBOURS_HIGH:
             self._prune_at = min(self._prune_at, now + PRUNE_AFTER_S)
         return self._tell(peer, Kind.RECORD, self._peer, now)
@@ -255,6 +264,7 @@ class Exchange:
             self._hold_at,
             self._prune_at,
             self._remember_at,
+            self._settle_by,
             *self._parting.values(),
         )
 
@@ -279,11 +289,22 @@ class Exchange:
         if self.dialling.deadline() <= now:
             members = len(self.membership.table)
             orders += map(Dial, self.dialling.choose(now, self.neighbours, members))
-        if not self.synced and not self.neighbours and self.dialling.proven_alone():
-            self.alone = True
+        if not self.synced:
+            self._settle(now)
         if self._remember_at <= now:
             orders.append(self._remember(now))
         return orders
+
+    def _settle(self, now: float) -> None:
+        """Whether we know the group by now, or know that there is none."""
+        if self.syncing.records_done:
+            self._settle_by = min(self._settle_by, now + SETTLE_S)
+            tried = self.dialling.tried(self.neighbours) and self.syncing.settled()
+            self._synced = tried or now >= self._settle_by
+        elif not self.neighbours and self.dialling.proven_alone():
+            self._synced = self.alone = True
+        if self.synced:
+            self._settle_by = float("inf")
 
     def _announce(self, now: float) -> None:
         generation = self.membership.generation

@@ -71,9 +71,10 @@ class Syncing:
 
     # --- when
 
-    def neighbour_up(self, peer: PeerId, now: float) -> None:
+    def neighbour_up(self, peer: PeerId, now: float, *, greet: bool) -> None:
+        """`greet`: we have had our own first syncs, and it may be a newcomer."""
         self._budgets[peer] = TokenBucket(ANSWERS_BYTES_S, ANSWERS_BURST_BYTES)
-        delay_s = GREETING_DELAY_S * (0.3 + 0.7 * self._rng.random()) if self.records_done else 0.0
+        delay_s = GREETING_DELAY_S * (0.3 + 0.7 * self._rng.random()) if greet else 0.0
         for kind in Kind:
             self._due[peer, kind] = now + delay_s
 
@@ -119,6 +120,15 @@ class Syncing:
     def _digest(self, sync: Sync) -> Digest:
         hashes = self._tables[sync.kind].digest()
         return Digest(sync.round, sync.kind, sync.first_bucket, hashes)
+
+    def settled(self) -> bool:
+        """Whether the records of all neighbours were compared with ours."""
+        current = self._current
+        return (
+            self.records_done
+            and (current is None or current.kind is not Kind.RECORD)
+            and all(kind is not Kind.RECORD for _, kind in self._due)
+        )
 
     # --- as the one who began
 

@@ -22,6 +22,7 @@ from peerd.ids import PeerId
 from peerd.link.messages import CellHolds, Enrol, Holdings, KeeperState, Probe, Sample, Withdraw
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_cells as cells
+from peerd.scheduler import keeper_holders as holders
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_news as news
 from peerd.scheduler import keeper_pace as pace
@@ -238,7 +239,7 @@ class KeeperCore(MembersDoor):
             seat = self._seat(state.task)
         seat.heard_term(state.term, self.config.term_jump_max)
         if seat.kept is not None:
-            members.holder_answered(seat.kept, peer, state, now)
+            members.answered(seat.kept, peer, now, there=True)
             if state.handover and not seat.outranked_by(peer):
                 terms.merge(seat, seat.kept, state, self._dead, now)
             elif state.keeping and not seat.outranked_by(peer):
@@ -321,6 +322,7 @@ class KeeperCore(MembersDoor):
                 kept = seat.kept
                 kept.members = self._members
                 terms.awaited(kept, left, now)
+                holders.in_view(kept, joined, now)
                 newcomers = self._joins(seat, joined)
                 for peer in newcomers:
                     if seat.outranked_by(peer):
@@ -355,7 +357,7 @@ class KeeperCore(MembersDoor):
             if seat.probing is not None and peer in seat.probing.waiting_for:
                 self._answered(seat, peer, now)
             elif seat.kept is not None:
-                members.holder_answered(seat.kept, peer, None, now)
+                members.answered(seat.kept, peer, now, there=False)
                 members.gone(seat.kept, peer, now)
                 terms.awaited(seat.kept, {peer}, now)
                 seat.unlist_holder(peer)
@@ -371,7 +373,7 @@ class KeeperCore(MembersDoor):
                 case Timer.PAUSE:
                     terms.resume(kept, now)
                 case Timer.CHECK:
-                    members.check_over(kept, now)
+                    holders.check_over(kept, now)
                 case Timer.LOST:
                     members.sweep_lost(kept, now)
                 case Timer.COOL:

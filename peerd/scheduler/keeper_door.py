@@ -29,6 +29,7 @@ from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_hedges as hedges
+from peerd.scheduler import keeper_holders as holders
 from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_outcomes as outcomes
 from peerd.scheduler.keeper_seat import ORDER_KEPT, Seat
@@ -166,5 +167,5 @@ class MembersDoor(KeeperTable):
             seat.list_holder(info, peer, self.config)
             if seat.kept is not None and seat.kept.version is not None:
                 if seat.kept.version.version == info.version:
-                    members.add_holder(seat.kept, peer, now)
+                    holders.add(seat.kept, peer, now)
                 self._after(seat, now)

@@ -13,7 +13,6 @@ from peerd.link.messages import (
     Enlist,
     Enrol,
     Enrolled,
-    KeeperState,
     LeaseInfo,
     LeaseKind,
     LeaseRevoked,
@@ -26,6 +25,7 @@ from peerd.manifest import VersionInfo
 from peerd.pieces import extent_pieces
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_cells as cells
+from peerd.scheduler import keeper_holders as holders
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
 from peerd.scheduler.leases import Lease
@@ -60,7 +60,7 @@ def enrol(kept: Kept, peer: PeerId, message: Enrol, now: float) -> None:
     if kept.cell:
         cells.enrolled(kept, entry, message, now)
     _answer(kept, entry, message, now)
-    _check_holders(kept, now)
+    holders.check(kept, now)
     kept.awaiting.discard(peer)
     if kept.paused() and not kept.awaiting:
         kept.timers[Timer.PAUSE] = min(now, kept.timers[Timer.PAUSE])
@@ -302,6 +302,14 @@ def sweep_lost(kept: Kept, now: float) -> None:
         kept.wake(Timer.LOST, min(kept.lost.values()))
 
 
+def answered(kept: Kept, peer: PeerId, now: float, *, there: bool) -> None:
+    """A Probe was, or never will be."""
+    entry = kept.roster.entries.get(peer)
+    if there and entry is not None:
+        came_back(kept, entry)
+    holders.answered(kept, peer, now, there=there)
+
+
 # --- telling
 
 
@@ -339,58 +347,3 @@ def name_readers(kept: Kept, now: float) -> None:
             kept.send(entry.peer, again if missed else update)
     if waiting:
         kept.wake(Timer.NAME, now + kept.config.name_interval_s)
-
-
-# --- holders that registered but are not members
-
-
-def _check_holders(kept: Kept, now: float) -> None:
-    """Somebody wants what only the directory says is held: ask holders whether they are there."""
-    if kept.checking or not kept.unchecked or kept.finished or not kept.roster.wanting():
-        return
-    if kept.check_rounds >= kept.config.holder_rounds_max:
-        kept.unchecked.clear()
-        return
-    kept.check_rounds += 1
-    for peer in list(kept.unchecked)[: kept.config.holders_checked]:
-        del kept.unchecked[peer]
-        kept.checking[peer] = None
-        kept.send(peer, Probe(kept.task))
-    kept.wake(Timer.CHECK, now + kept.config.probe_wait_s)
-
-
-def holder_answered(kept: Kept, peer: PeerId, state: KeeperState | None, now: float) -> None:
-    """It is there (or, without `state`, it is not): from now on it is a member."""
-    entry = kept.roster.entries.get(peer)
-    if entry is not None and state is not None:
-        came_back(kept, entry)
-    if peer not in kept.checking:
-        return
-    del kept.checking[peer]
-    if state is not None:
-        add_holder(kept, peer, now)
-    if not kept.checking:
-        kept.timers.pop(Timer.CHECK, None)
-        _check_holders(kept, now)
-
-
-def check_over(kept: Kept, now: float) -> None:
-    """Who has not answered by now does not count."""
-    kept.checking.clear()
-    _check_holders(kept, now)
-
-
-def add_holder(kept: Kept, peer: PeerId, now: float) -> None:
-    """A peer that holds all of the current version and is there."""
-    if kept.version is None or kept.roster.full is None:
-        return
-    entry = kept.roster.entries.get(peer)
-    if entry is None:
-        member = kept.members.get(peer)
-        if member is None or len(kept.roster.entries) >= kept.config.roster_max:
-            return
-        entry = Entry(peer, member.link_addresses[:8], member.zone, member.seed, False,
-                      Access.UNKNOWN, enrolled_at=now)  # fmt: skip
-        kept.roster.add(entry)
-    kept.roster.has(entry, kept.roster.full, now)
-    kept.wake(Timer.TELL, now + kept.config.tell_interval_s)

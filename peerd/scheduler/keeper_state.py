@@ -114,6 +114,7 @@ class Kept:
     lost: dict[PeerId, float] = field(default_factory=dict)
     unchecked: dict[PeerId, None] = field(default_factory=dict)
     checking: dict[PeerId, None] = field(default_factory=dict)
+    unanswered: dict[PeerId, None] = field(default_factory=dict)
     bringers: dict[PeerId, None] = field(default_factory=dict)
     check_rounds: int = 0
     took_s: dict[str, deque[float]] = field(default_factory=dict)
@@ -217,6 +218,8 @@ class Kept:
         self.audits.begin(count, self.parallel)
         self.spread = self.rescued = self.hedged = 0
         self.withheld = None
+        for asked in (self.unchecked, self.checking, self.unanswered):
+            asked.clear()  # They hold another version.
         if self.parallel and count and not self.scope:
             self.book.cut(count, f"{self.own}/{self.task}")
         else:

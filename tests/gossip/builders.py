@@ -82,7 +82,13 @@ def own_item(one: Membership, now: float) -> Signed:
     return item
 
 
-def exchange(number: int = 0, *, bootstrap: tuple[str, ...] = (), now: float = 0.0) -> Exchange:
+def exchange(
+    number: int = 0,
+    *,
+    bootstrap: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
+    now: float = 0.0,
+) -> Exchange:
     return Exchange(
         key(number),
         FACTS,
@@ -90,7 +96,7 @@ def exchange(number: int = 0, *, bootstrap: tuple[str, ...] = (), now: float = 0
         past=Past(),
         wall_s=WALL_S,
         bootstrap=bootstrap,
-        known=(),
+        known=known,
         rng=Random(number),
         now=now,
         verifier=verify_once,

@@ -25,7 +25,7 @@ from peerd.gossip.events import (
     Send,
     Update,
 )
-from peerd.gossip.exchange import PARTING_S, PRUNE_AFTER_S, Exchange
+from peerd.gossip.exchange import PARTING_S, PRUNE_AFTER_S, SETTLE_S, Exchange
 from peerd.gossip.messages import Deltas, Digest, Listing, Parting, Want, pack, unpack
 from peerd.gossip.ports import GOSSIP_MESSAGE_MAX_BYTES
 from peerd.gossip.records import Kind, OwnFacts, Signed
@@ -43,8 +43,9 @@ class Pair:
 
     def meet(self) -> None:
         one, two = self.cores
-        self._carry(one, self.cores[one].handle(NeighbourUp(two), self.now))
+        orders = self.cores[one].handle(NeighbourUp(two), self.now)
         self._carry(two, self.cores[two].handle(NeighbourUp(one), self.now))
+        self._carry(one, orders)
 
     def run(self, duration_s: float) -> None:
         end = self.now + duration_s
@@ -319,3 +320,54 @@ def test_other_clusters_facts_do_not_mix() -> None:
 def test_a_message_above_the_limit_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
         unpack(encode(b"\0" * GOSSIP_MESSAGE_MAX_BYTES))
+
+
+OLD = "/ip4/10.0.0.9/tcp/4001/p2p/" + key(9).peer_id
+
+
+def knows_the_group(core: Exchange) -> bool:
+    return core.synced
+
+
+def restarted(number: int, *known: str) -> Exchange:
+    core = exchange(number, known=known)
+    assert any(isinstance(order, Dial) for order in core.expire(0.0))
+    return core
+
+
+def test_two_that_restart_together_do_not_take_each_other_for_the_group() -> None:
+    one, two = restarted(0, OLD), restarted(1, OLD)
+    pair = Pair(one, two)
+    pair.meet()
+    pair.run(1.0)
+    assert not knows_the_group(one)
+    one.handle(DialFailed(OLD), pair.now)
+    assert knows_the_group(one), "whom it knew is not there"
+    third = filled(9, range(100, 110))
+    pair.cores[key(9).peer_id] = third
+    pair._carry(key(1).peer_id, two.handle(Connected(OLD, key(9).peer_id), pair.now))
+    orders = third.handle(NeighbourUp(key(1).peer_id), pair.now)
+    pair._carry(key(1).peer_id, two.handle(NeighbourUp(key(9).peer_id), pair.now))
+    pair._carry(key(9).peer_id, orders)
+    pair.run(0.5)
+    assert knows_the_group(two)
+    assert len(members(two)) >= 12
+
+
+def test_an_address_that_swallows_packets_is_not_waited_for_for_long() -> None:
+    one, two = restarted(0, OLD), restarted(1, OLD)
+    pair = Pair(one, two)
+    pair.meet()
+    pair.run(SETTLE_S + 0.5)
+    assert knows_the_group(one)
+    assert knows_the_group(two)
+
+
+def test_a_new_neighbour_is_remembered_soon() -> None:
+    one, two = exchange(0), exchange(1)
+    pair = Pair(one, two)
+    pair.now = 5.0
+    one.expire(5.0)
+    pair.meet()
+    remembered = [x for x in one.expire(6.1) if isinstance(x, Remember)]
+    assert remembered[-1].known, "killed now, it finds its neighbour again"

@@ -9,7 +9,7 @@ from peerd.link import messages as m
 from peerd.link.messages import LeaseKind
 from peerd.scheduler.keeper_events import Hinted, KeeperConfig
 from tests.scheduler.desk import Desk
-from tests.scheduler.world import OPEN_SPEC
+from tests.scheduler.world import OPEN_SPEC, member
 
 
 def state(
@@ -248,6 +248,43 @@ def test_when_no_registered_holder_answers_it_is_read() -> None:
     desk.later(3.0)
     desk.ask(asker, 4)
     assert desk.leases(asker)
+
+
+def test_a_holder_counts_before_a_keeper_that_just_started_has_it_in_view() -> None:
+    desk = Desk(range(1, 4))
+    own, holder, asker = desk.order
+    desk.members([own, asker])
+    desk.hear(holder, m.Holdings((desk.version(holder, 10),), "", True))
+    desk.enrol(asker)
+    desk.later(0.8)
+    assert desk.to(holder, m.Probe)
+    desk.hear(holder, state(desk))
+    desk.later(3.0)
+    desk.ask(asker, 4)
+    assert not desk.leases()
+    assert {x.peer for y in desk.to(asker, m.RosterUpdate) for x in y.peers} == {desk.id(holder)}
+    desk.forget()
+    desk.members(range(1, 4))
+    desk.later(3.0)
+    (named,) = {x for y in desk.to(asker, m.RosterUpdate) for x in y.peers}
+    assert named.addresses == member(holder).link_addresses, "it can be dialled now"
+
+
+def test_a_holder_that_answers_late_counts_from_then_on() -> None:
+    desk = Desk(range(1, 4))
+    _, holder, asker = desk.order
+    desk.hear(holder, m.Holdings((desk.version(holder, 10),), "", False))
+    desk.enrol(asker)
+    desk.later(3.0)
+    desk.ask(asker, 2)
+    held = desk.leases(asker)
+    assert len(held) == 2
+    desk.hear(holder, state(desk))
+    for lease in held:
+        desk.finish(asker, lease)
+    desk.ask(asker, 2)
+    desk.later(3.0)
+    assert not desk.leases()
 
 
 def test_gossips_hint_helps_a_cold_keeper() -> None:
