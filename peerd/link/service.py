@@ -175,6 +175,9 @@ class LinkService:
         """
         await self._link(peer).send_piece(version, index, size_bytes, attestation, source)
 
+    def piece_bytes_sent(self) -> int:
+        return self.counters.piece_bytes_out
+
     def least_round_trip_s(self, peer: PeerId) -> float | None:
         """What the network alone takes: the least that its link has seen."""
         link = self._links.get(peer)

@@ -59,6 +59,7 @@ class Picture:
     borders: int
     reports: int
     decisions: int
+    decisions_per_s: float
     age_s: float | None
 
 
@@ -85,7 +86,8 @@ class Advising:
             return None
         return Picture(
             len(seen.peers), len(seen.tasks), len(seen.borders), seen.reports,
-            self._advisor.decisions, now - seen.heard_at if seen.peers else None,
+            self._advisor.decisions, self._advisor.per_s(now),
+            now - seen.heard_at if seen.peers else None,
         )  # fmt: skip
 
     def lost(self, peer: PeerId) -> None:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from random import Random
 
 
+RATE_S = 10.0
+"""Decisions a second are told over so long: twice what passes between two to one peer."""
+MARKS_MAX = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class AdvisorConfig:
     """Every figure of advising, with its source."""
@@ -43,6 +48,7 @@ class Advisor:
     ) -> None:
         self.config = config or AdvisorConfig()
         self.decisions = 0
+        self._made: deque[tuple[float, int]] = deque(maxlen=MARKS_MAX)
         self._rng, self._evaluate = rng, evaluator
         self._fresh: deque[tuple[TaskId, PeerId]] = deque()
         self._again: list[tuple[float, TaskId, PeerId]] = []
@@ -69,6 +75,7 @@ class Advisor:
     def advise(self, seen: Topology, now: float) -> list[Advised]:
         """What is due now, at most `at_once_max`."""
         found: list[Advised] = []
+        before = self.decisions
         for _ in range(self.config.at_once_max):
             if self._fresh:
                 task, peer = self._fresh.popleft()
@@ -85,7 +92,13 @@ class Advisor:
             heappush(self._again, (now + again_s, task, peer))
             if parents:
                 found.append(Advised(peer, task, parents))
+        if self.decisions > before:
+            self._made.append((now, self.decisions - before))
         return found
+
+    def per_s(self, now: float) -> float:
+        """Decisions a second, lately."""
+        return sum(count for at, count in self._made if now - at < RATE_S) / RATE_S
 
     def parents(
         self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm

@@ -137,7 +137,7 @@ class KeeperConfig:
     audit_share: float = 0.005  # design.md, Attestations: 0.5 % of the pieces.
     audit_budget: float = 0.01  # design.md, 4.4: hedges and audits, 1 % of the content.
     alone_s: float = 2.0  # Guess: pieces that none but a reader has for so long do not spread.
-    spread_first: int = 4  # Extents a reader may have to itself before one spread. Guess.
+    spread_first: int = 2  # Extents a reader may have to itself before one spread. Guess.
     audits_pending_max: int = 64
 
     bring_trust_s: float = 3.0  # Guess: what is held in a scope turns up there within that time,

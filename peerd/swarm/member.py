@@ -97,8 +97,10 @@ class TaskMember(ABC):
 
     @abstractmethod
     async def _read(
-        self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False
-    ) -> None: ...
+        self, info: LeaseInfo, indices: tuple[int, ...], known: VersionInfo | None = None
+    ) -> None:
+        """`known`: the group's version, which a RESOLVE may find to be still so."""
+        ...
 
     @abstractmethod
     async def _condemn(self, attester: PeerId, words: str) -> None: ...
@@ -249,7 +251,7 @@ class TaskMember(ABC):
         if kind in (LeaseKind.READ, LeaseKind.STREAM):
             self.post(ev.LeaseGranted(grant.info))
         else:
-            await self._read(grant.info, (), grant.version is not None)
+            await self._read(grant.info, (), grant.version)
 
     def _why_granted(self, info: LeaseInfo) -> str:
         late = self.hedged.intersection(range(info.first, info.first + info.count))

@@ -183,6 +183,10 @@ class Links(Protocol):
         """Sends a whole piece; returns when its last frame is with the kernel."""
         ...
 
+    def piece_bytes_sent(self) -> int:
+        """How much of all pieces has left over all links so far."""
+        ...
+
     def least_round_trip_s(self, peer: PeerId) -> float | None:
         """The least that the link to it has seen: what the network alone takes."""
         ...

@@ -67,7 +67,7 @@ class Reader(Protocol):
 class LeasedRead:
     """One lease being used. `run` returns when the lease is over, however it ended.
 
-    `revalidates`: a RESOLVE may take the origin's "not modified" for an answer.
+    `known`: the group's version, if a RESOLVE may take the origin's "not modified" for an answer.
     """
 
     reader: Reader
@@ -75,7 +75,7 @@ class LeasedRead:
     info: LeaseInfo
     stored: StoredVersion | None
     indices: tuple[int, ...]
-    revalidates: bool = False
+    known: VersionInfo | None = None
     _made: list[Attestation] = field(default_factory=list)
     _read_bytes: int = 0
     _outcome: tuple[Outcome, str, str] = (Outcome.RETURNED, "", "")
@@ -141,18 +141,18 @@ class LeasedRead:
 
     async def _resolve(self) -> None:
         """A ranged GET for the first 256 KiB; a larger piece 0 takes a second one."""
-        known = self.stored.info if self.stored else None
-        last = PIECE_LENGTH_MIN_BYTES - 1
-        unless = known.validator if known and self.revalidates else None
+        last, known = PIECE_LENGTH_MIN_BYTES - 1, self.known
+        unless = known.validator if known is not None else None
         async with self.near.origin.open(self.reader.ask, last_byte=last, unless=unless) as body:
             if body.facts.not_modified and known is not None:
+                await self.reader.open_version(known.verified())
                 await self._unchanged(known)
                 return
             digest = self.reader.ask.spec.digest
             info = version_read(self.reader.task, digest, body.facts, self.near.key)
-            same = known is not None and known.version == info.version
-            if same and known is not None and known.ranged == info.ranged:
-                await self._unchanged(known)
+            held = self.stored.info if self.stored else None
+            if held is not None and held.version == info.version and held.ranged == info.ranged:
+                await self._unchanged(held)
                 return
             stored = self.stored = await self.reader.open_version(info)
             self.reader.tell_keeper(

@@ -331,9 +331,9 @@ class TaskRun(TaskMember):
             self.mates.left(peer, msg.Depart(self.stored.info.version, full))
 
     async def _read(
-        self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False
+        self, info: LeaseInfo, indices: tuple[int, ...], known: VersionInfo | None = None
     ) -> None:
-        lease = LeasedRead(self, self._near, info, self.stored, indices, revalidates)
+        lease = LeasedRead(self, self._near, info, self.stored, indices, known)
         if info.lease in self._leases:
             return
         self._leases[info.lease] = lease

@@ -91,7 +91,7 @@ class SwarmService:
 
     def __init__(self, near: Surroundings, own_secret: bytes, *, seed: bool) -> None:
         self.near = near
-        self.serving = Serving(near.store, near.links)
+        self.serving = Serving(near.key.peer_id, near.store, near.links)
         self._secret, self._seed = own_secret, seed
         self._runs: dict[TaskId, TaskRun] = {}
         self._going: dict[TaskId, _Going] = {}

@@ -41,9 +41,9 @@ class Serving:
     `asked_at` is when one last asked, or was sent a piece.
     """
 
-    def __init__(self, store: PieceStore, links: Links) -> None:
-        self._store, self._links = store, links
-        self._turns = Turns()
+    def __init__(self, own: PeerId, store: PieceStore, links: Links) -> None:
+        self._own, self._store, self._links = own, store, links
+        self._turns = Turns(self._read_here)
         self._sending: dict[tuple[PeerId, Item], trio.CancelScope] = {}
         self.sent_bytes: dict[PeerId, int] = {}
         self.asked_at = -inf
@@ -116,11 +116,17 @@ class Serving:
         if self._nursery is None:
             return
         now, begun = trio.current_time(), False
+        self._turns.went(self._links.piece_bytes_sent(), now)
         while (turn := self._turns.next(now)) is not None:
             begun = True
             self._nursery.start_soon(self._send, *turn)
         if begun:
             self._wake.set()
+
+    def _read_here(self, item: Item) -> bool:
+        stored = self._store.find(item[0])
+        made = stored.attestation(PieceIndex(item[1])) if stored is not None else None
+        return made is not None and made.attester == self._own
 
     async def _send(self, peer: PeerId, item: Item) -> None:
         whole = False

@@ -1,17 +1,18 @@
 """Whose piece is sent next, and how many are in hand at once.
 
-Always: children take turns, a piece each; what was sent to nobody yet goes before second copies,
-and these go to who lacks most, but no child is passed over for either by more than half of the
-others in a row; no child waits for another's slow link: what is in hand for too long counts no
-more, once something begun later is sent; so few are in hand that each is whole soon, for a child
-passes on only what it has whole.
+Always: children take turns, a piece each; what was sent to nobody yet goes first, of it what was
+read from the origin here, then second copies, to who lacks most; but no child is passed over by
+more than half of the others in a row; no child waits for another's slow link: what is in hand for
+too long counts no more, once something begun later is sent; so few are in hand that each is whole
+soon, for a child passes on only what it has whole.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import islice
 from math import inf
 from typing import Final
@@ -37,13 +38,21 @@ LATE_S: Final = 2.0
 HELD_MIN_S: Final = 0.5
 HELD_FACTOR: Final = 4.0
 """In hand for so many times as long as pieces took lately, it is the child that is slow; if later
-ones are sent meanwhile, for else it is this uplink (simulated at 1 % of the rate: 15 pieces in
-hand, none of them whole for half a minute, on which all waited). Guess."""
+ones are sent meanwhile, or no byte leaves at all, for else it is this uplink (simulated at 1 % of
+the rate: 15 pieces in hand, none of them whole for half a minute, on which all waited). Guess."""
 SPREAD_MAX: Final = 8192
 """Pieces of which it is remembered that they went to somebody: eight usual contents. Guess."""
 LOOK_MAX: Final = 16
 """Of a child's pieces so many are looked at for one that went to nobody: usual windows have fewer,
 and each piece that is sent costs a look at those of all children. Guess."""
+
+
+class Rank(IntEnum):
+    """What a copy of a piece is worth to all."""
+
+    FRESH = 0  # Read from the origin here: nobody else has it.
+    FIRST = 1  # Sent to nobody from here; another may have it, too.
+    SECOND = 2
 
 
 @dataclass
@@ -63,10 +72,12 @@ class Child:
 class Turns:
     """One peer's uploads. Times in seconds; `took_s` is smoothed.
 
-    `spread`: the pieces that were sent to anybody, or are in hand, the last of them.
+    `spread`: the pieces that were sent to anybody, or are in hand, the last of them; `read_here`:
+    whether a piece was read from the origin by this peer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read_here: Callable[[Item], bool] = lambda _: False) -> None:
+        self._read_here = read_here
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
         self._served: dict[PeerId, Child] = {}  # Those for whom something is in hand.
         self.spread: OrderedDict[Item, None] = OrderedDict()
@@ -74,6 +85,7 @@ class Turns:
         self.took_s = SOON_S
         self._newest_sent = -inf  # When that was begun which was begun last, of what was sent.
         self._sent_at = -inf
+        self._left_at, self._left_bytes = -inf, 0.0
 
     def asked(self, peer: PeerId, items: Iterable[Item], lacking: int) -> list[Item]:
         """A child asks, which lacks so many pieces in all; returns what is too much."""
@@ -96,32 +108,34 @@ class Turns:
         self.children.pop(peer, None)
         self._served.pop(peer, None)
 
+    def went(self, left_bytes: float, now: float) -> None:
+        """So many bytes of all pieces have left by now."""
+        if left_bytes != self._left_bytes:
+            self._left_at, self._left_bytes = now, left_bytes
+
     def next(self, now: float) -> tuple[PeerId, Item] | None:
         """What to take in hand now; None while there are enough, or nothing waits."""
-        if self._counted(now) >= self.hands + self._added(now):
+        stuck = self._added(now)
+        if self._counted(now) >= self.hands + stuck:
             return None
-        passed: list[tuple[PeerId, Child]] = []
+        others = any(each.waiting and not each.in_hand for each in self.children.values())
+        most = 1 if stuck and others else SENDS_AT_ONCE
+        passed: list[tuple[PeerId, Child, Item, Rank]] = []
         for peer, child in self.children.items():
-            if not child.waiting or len(child.in_hand) >= SENDS_AT_ONCE:
+            if not child.waiting or len(child.in_hand) >= most:
                 continue
-            item = self._first_copy(child)
+            item, rank = self._best(child)
             if item is None:
-                if child.waiting[0] in child.in_hand:
-                    continue  # Broken off and asked for again, or asked for twice.
-                if child.passed < len(self.children) // 2:
-                    passed.append((peer, child))
-                    continue
-                item = child.waiting[0]
-            for _, each in passed:
-                each.passed += 1
-            return self._take(peer, child, item, now)
+                continue
+            passed.append((peer, child, item, rank))
+            if rank is Rank.FRESH or child.passed >= len(self.children) // 2:
+                return self._take(passed, len(passed) - 1, now)
         if not passed:
             return None
-        place = self._furthest_behind([child for _, child in passed])
-        for _, each in passed[:place]:
-            each.passed += 1
-        peer, child = passed[place]
-        return self._take(peer, child, child.waiting[0], now)
+        ranks = [rank for *_, rank in passed]
+        if Rank.FIRST in ranks:
+            return self._take(passed, ranks.index(Rank.FIRST), now)
+        return self._take(passed, self._furthest_behind([child for _, child, *_ in passed]), now)
 
     def _furthest_behind(self, children: list[Child]) -> int:
         """Which of them lacks most, of those that wait for nothing in hand; of equals the first.
@@ -136,15 +150,28 @@ class Turns:
 
         return max(range(len(children)), key=behind)
 
-    def _first_copy(self, child: Child) -> Item | None:
-        """The first piece that it waits for and that went to nobody yet: sent to another, it can
-        be passed on while the rest of the children get theirs from there."""
+    def _best(self, child: Child) -> tuple[Item | None, Rank]:
+        """Of what it waits for what is worth most: sent to one, it can be passed on while the rest
+        of the children get theirs from there."""
+        best, rank = None, Rank.SECOND
         for item in islice(child.waiting, LOOK_MAX):
-            if item not in self.spread and item not in child.in_hand:
-                return item
-        return None
+            if item in child.in_hand:
+                continue  # Broken off and asked for again, or asked for twice.
+            if item in self.spread:
+                best = best or item
+            elif self._read_here(item):
+                return item, Rank.FRESH
+            elif rank is Rank.SECOND:
+                best, rank = item, Rank.FIRST
+        return best, rank
 
-    def _take(self, peer: PeerId, child: Child, item: Item, now: float) -> tuple[PeerId, Item]:
+    def _take(
+        self, among: list[tuple[PeerId, Child, Item, Rank]], place: int, now: float
+    ) -> tuple[PeerId, Item]:
+        """That one is served; those before it are passed over."""
+        for _, each, *_ in among[:place]:
+            each.passed += 1
+        peer, child, item, _ = among[place]
         child.waiting.remove(item)
         child.in_hand[item] = now
         self._served[peer] = child
@@ -166,7 +193,11 @@ class Turns:
                 del self.children[peer]
         if not whole:
             self.spread.pop(item, None)
-        if since is None or not whole:
+        if since is None:
+            return
+        if not whole:
+            if now - since >= LATE_S:
+                self.hands = max(1, self.hands - 1)
             return
         took_s, overtaken = now - since, since < self._newest_sent
         self._newest_sent, self._sent_at = max(since, self._newest_sent), now
@@ -198,8 +229,8 @@ class Turns:
         return counted
 
     def _added(self, now: float) -> int:
-        """While nothing at all is sent to its end, one more from time to time, after twice as long
-        each time: either this uplink is slow, or it is those children."""
+        """While no byte leaves at all, one more from time to time, after twice as long each time:
+        those children stand still."""
         if not self._served:
             return 0
         waited = (now - self._idle_since()) / self._held_s()
@@ -207,7 +238,7 @@ class Turns:
 
     def _idle_since(self) -> float:
         oldest = min(at for child in self._served.values() for at in child.in_hand.values())
-        return max(oldest, self._sent_at)
+        return max(oldest, self._sent_at, self._left_at)
 
     def _held_s(self) -> float:
         return max(HELD_MIN_S, HELD_FACTOR * self.took_s)

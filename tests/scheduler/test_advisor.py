@@ -174,3 +174,13 @@ def test_who_leads_no_more_advises_nobody() -> None:
     desk.advisor.clear()
     assert desk.advised() == {}
     assert desk.advisor.deadline() == float("inf")
+
+
+def test_decisions_a_second_are_those_of_the_last_ten() -> None:
+    seen, advisor = Topology(), Advisor(Random(1))
+    for number in range(20):
+        seen.report(report(f"p{number}"), "eu/fra", 0.0)
+        advisor.noticed(TASK, PeerId(f"p{number}"))
+    advisor.advise(seen, 0.0)
+    assert advisor.per_s(5.0) == 2.0
+    assert advisor.per_s(11.0) == 0.0

@@ -154,6 +154,32 @@ def test_a_child_that_does_not_take_its_piece_holds_no_hand_for_ever() -> None:
     assert turns.next(due + 0.01) == (child(1), (VERSION, 9))
 
 
+def test_what_is_in_hand_is_not_late_as_long_as_its_bytes_leave() -> None:
+    turns, now, begun = Turns(), 0.0, 0
+    for number in range(20):
+        turns.asked(child(number), [(VERSION, 0)], 0)
+    while now < 30.0:
+        turns.went(1000.0 * now, now)
+        while turns.next(now) is not None:
+            begun += 1
+        now = turns.deadline(now) + 0.001
+    assert begun == HANDS_START, "the uplink is slow: with more in hand none would be whole"
+    turns.cancelled(child(0), {(VERSION, 0)})
+    turns.sent(child(0), (VERSION, 0), now, whole=False)
+    assert turns.hands == HANDS_START - 1, "in hand for so long, and not whole yet"
+
+
+def test_who_takes_nothing_gets_no_more_while_others_wait() -> None:
+    turns = Turns()
+    turns.asked(child(0), [(VERSION, index) for index in range(9)], 0)
+    turns.hands = 2
+    for _ in range(2):
+        assert turns.next(0.0) is not None
+    turns.asked(child(1), [(VERSION, 9)], 0)
+    assert turns.next(0.0) is None
+    assert turns.next(turns.deadline(0.0)) == (child(1), (VERSION, 9))
+
+
 def test_on_a_slow_uplink_what_is_late_is_no_child_s_fault() -> None:
     turns, now, begun = Turns(), 0.0, 0
     for number in range(20):
@@ -208,6 +234,22 @@ def test_a_piece_that_nobody_has_yet_goes_to_one_child_before_any_second_copy() 
     assert taken == [(child(number), (VERSION, number)) for number in range(3)]
     turn = turns.next(0.0)
     assert turn == (child(0), (VERSION, 1)), "then second copies, in the order of the turns"
+
+
+def test_what_was_read_from_the_origin_here_goes_before_all_else() -> None:
+    turns = Turns(lambda item: item[1] >= 100)
+    turns.asked(child(0), [(VERSION, index) for index in range(4)], 0)
+    turns.asked(child(1), [(VERSION, 4), (VERSION, 100)], 0)
+    turns.asked(child(2), [(VERSION, 100), (VERSION, 101)], 0)
+    for number in (3, 4):
+        turns.asked(child(number), [(VERSION, 2 + number)], 0)
+    taken = []
+    for _ in range(3):
+        turn = turns.next(0.0)
+        assert turn is not None
+        taken.append(turn)
+    wanted = [(child(1), 100), (child(2), 101), (child(0), 0)]
+    assert taken == [(peer, (VERSION, index)) for peer, index in wanted]
 
 
 def test_a_child_that_asks_for_fresh_pieces_goes_first_but_not_for_ever() -> None:

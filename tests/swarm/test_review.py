@@ -145,6 +145,9 @@ class SlowLinks:
     def send(self, peer: PeerId, message: Message) -> None:
         raise AssertionError(f"{peer} was told {message}")
 
+    def piece_bytes_sent(self) -> int:
+        return len(self.sent)
+
     async def send_piece(
         self, peer: PeerId, version: VersionId, index: PieceIndex, size_bytes: int,
         attestation: Attestation, source: PieceSource,
@@ -161,7 +164,7 @@ async def serving(nursery: trio.Nursery, links: Any, stored: MemoryVersion) -> S
         def find(self, version: VersionId) -> MemoryVersion:
             return stored
 
-    service = Serving(Store(), links)  # type: ignore[arg-type]
+    service = Serving(PeerId("own"), Store(), links)  # type: ignore[arg-type]
     await nursery.start(service.run)
     return service
 

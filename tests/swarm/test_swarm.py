@@ -155,6 +155,16 @@ async def test_old_content_is_revalidated_once_and_not_read_again(autojump_clock
         assert origin.bytes_read == read
 
 
+async def test_a_newcomer_that_revalidates_for_the_group_reads_nothing(autojump_clock: Any) -> None:
+    origin = MemoryOrigin({URL: CONTENT})
+    async with group(4, origin) as (_, nodes):
+        await all_get(nodes[:3], ask_for(URL))
+        read = origin.bytes_read
+        await trio.sleep(100)
+        check_right({nodes[3]: await get(nodes[3], ask_for(URL))})
+        assert origin.bytes_read == read
+
+
 async def test_changed_content_is_a_new_version(autojump_clock: Any) -> None:
     origin = MemoryOrigin({URL: CONTENT})
     async with group(3, origin) as (_, nodes):

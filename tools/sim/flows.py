@@ -46,7 +46,7 @@ class Uplink:
     """One sender's rate, shared by its flows."""
 
     __slots__ = (
-        "_active", "_clock", "_heap", "_seq", "_timer", "_updated_at", "_virtual",
+        "_active", "_carried_bytes", "_clock", "_heap", "_seq", "_timer", "_updated_at", "_virtual",
         "rate_bytes_s", "sent_bytes",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class Uplink:
         self._clock = clock
         self.rate_bytes_s = rate_bytes_s
         self.sent_bytes = 0
+        self._carried_bytes = 0.0
         self._virtual = 0.0  # Bytes that a flow that was always there would have sent.
         self._updated_at = clock.now
         self._active = 0
@@ -84,6 +85,11 @@ class Uplink:
         self.rate_bytes_s = rate_bytes_s
         self._arm()
 
+    def carried_bytes(self) -> float:
+        """What has left by now, of blocks that are not whole yet, too."""
+        self._advance()
+        return self._carried_bytes
+
     def _push(self, flow: Flow, end: float, size_bytes: int) -> None:
         flow.flow_end, flow.begun_at = end, self._clock.now
         self._seq += 1
@@ -93,7 +99,9 @@ class Uplink:
     def _advance(self) -> None:
         now = self._clock.now
         if self._active:
-            self._virtual += (now - self._updated_at) * self.rate_bytes_s / self._active
+            carried_bytes = (now - self._updated_at) * self.rate_bytes_s
+            self._carried_bytes += carried_bytes
+            self._virtual += carried_bytes / self._active
         self._updated_at = now
 
     def _arm(self) -> None:

@@ -117,6 +117,7 @@ class MemoryLinks:
     def __init__(self, net: Net, node: Node) -> None:
         self._net, self._node = net, node
         self.up: set[PeerId] = set()
+        self._sent_bytes = 0
         self._queues: dict[PeerId, deque[Message]] = {}
 
     async def connect(
@@ -168,6 +169,7 @@ class MemoryLinks:
             if not self.connected(peer):
                 raise PeerUnreachable(f"no link to {peer}")
             other = self._net.nodes[peer]
+            self._sent_bytes += min(FRAME_BYTES, size_bytes - offset)
             part = memoryview(data)[offset : offset + FRAME_BYTES]
             made = attestation if offset == 0 else None
             self._net.entered(self._node.member.zone, other.member.zone, len(part))
@@ -176,6 +178,9 @@ class MemoryLinks:
             )
             if outcome is not None:
                 await other.swarm.chunk_done(self._node.own, outcome)
+
+    def piece_bytes_sent(self) -> int:
+        return self._sent_bytes
 
     def least_round_trip_s(self, peer: PeerId) -> float | None:
         return 2 * LATENCY_S

@@ -22,7 +22,7 @@ from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import WINDOW_S, Parent
 from peerd.swarm.picker import RANDOM_FIRST, Picker
 from peerd.swarm.requests import Requests
-from peerd.swarm.turns import Child, Item, Turns
+from peerd.swarm.turns import Child, Item, Rank, Turns
 from tools.sim.peer import SimPeer
 from tools.sim.report import readers_over_bound, times_over_bound
 from tools.sim.scenario import Scenario, load
@@ -116,10 +116,10 @@ def _same_time(self: Parent, piece_length_bytes: int) -> float:
     return WINDOW_S * (1 + len(self.in_flight))
 
 
-def _oldest(self: Turns, child: Child) -> Item | None:
-    """Turns._first_copy, but whatever was asked for first."""
+def _oldest(self: Turns, child: Child) -> tuple[Item | None, Rank]:
+    """Turns._best, but whatever was asked for first."""
     first = child.waiting[0]
-    return None if first in child.in_hand else first
+    return None if first in child.in_hand else first, Rank.FIRST
 
 
 def _in_turn(self: Turns, children: list[Child]) -> int:
@@ -130,10 +130,10 @@ def _in_turn(self: Turns, children: list[Child]) -> int:
 _take = Turns._take
 
 
-def _stays_first(self: Turns, peer: PeerId, child: Child, item: Item, now: float) -> Any:
+def _stays_first(self: Turns, among: list[Any], place: int, now: float) -> Any:
     """Turns._take, but the child that was served is served next, too."""
-    taken = _take(self, peer, child, item, now)
-    self.children.move_to_end(peer, last=False)
+    taken = _take(self, among, place, now)
+    self.children.move_to_end(taken[0], last=False)
     return taken
 
 
@@ -168,8 +168,8 @@ POLICIES: Final = (
     Policy("uploads in turns, few in hand", "Turns.hands", "flash-crowd",
            ((turns, "HANDS_START", 1 << 20), (turns, "HANDS_MAX", 1 << 20),
             (turns, "LATE_S", inf))),
-    Policy("first copies first", "Turns._first_copy", "flash-crowd",
-           ((Turns, "_first_copy", _oldest),)),
+    Policy("first copies first", "Turns._best", "flash-crowd",
+           ((Turns, "_best", _oldest),)),
     Policy("one child is told first", "FirstCopies.tell", "origin-to-one",
            ((FirstCopies, "tell", _all_at_once),)),
     Policy("children take turns", "Turns._take", "flash-crowd", ((Turns, "_take", _stays_first),)),

@@ -56,11 +56,9 @@ _HEAD = -1
 class LeasedRead:
     """One lease being used. A flow of the origin's uplink while a body comes."""
 
-    def __init__(
-        self, run: Run, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool
-    ) -> None:
+    def __init__(self, run: Run, info: LeaseInfo, indices: tuple[int, ...]) -> None:
         self._run, self._peer, self._world = run, run.peer, run.world
-        self.info, self._revalidates = info, revalidates
+        self.info = info
         self.flow_end = self.begun_at = 0.0
         self.flowing = False
         self.over = False

@@ -172,7 +172,7 @@ class Run:
         if info.kind in (LeaseKind.READ, LeaseKind.STREAM):
             self.post(ev.LeaseGranted(info))
         else:
-            self._read(info, (), grant.version is not None)
+            self._read(info, ())
 
     # --- reading
 
@@ -202,9 +202,9 @@ class Run:
             self.scopes.enrol(info)
         self.mates.version_opened()
 
-    def _read(self, info: LeaseInfo, indices: tuple[int, ...], revalidates: bool = False) -> None:
+    def _read(self, info: LeaseInfo, indices: tuple[int, ...]) -> None:
         if info.lease not in self.leases:
-            lease = self.leases[info.lease] = LeasedRead(self, info, indices, revalidates)
+            lease = self.leases[info.lease] = LeasedRead(self, info, indices)
             lease.start()
 
     def lease_over(self, lease: int) -> None:

@@ -41,7 +41,7 @@ class Serving:
 
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
-        self._turns = Turns()
+        self._turns = Turns(self._read_here)
         self._sending: dict[PeerId, dict[Item, Sending]] = {}
         self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
 
@@ -106,6 +106,7 @@ class Serving:
     def _go_on(self) -> None:
         peer, store = self._peer, self._peer.store
         now = peer.world.clock.now
+        self._turns.went(peer.up.carried_bytes(), now)
         while (turn := self._turns.next(now)) is not None:
             child, item = turn
             version, index = item
@@ -120,6 +121,10 @@ class Serving:
                 self._sending.setdefault(child, {})[item] = sending
                 peer.up.start(sending, store.size_of(index))
         self._timer.set(self._turns.deadline(now))
+
+    def _read_here(self, item: Item) -> bool:
+        store, index = self._peer.store, item[1]
+        return index in store and store.made[index].attester == self._peer.own
 
     def _reject(self, peer: PeerId, version: VersionId, indices: tuple[PieceIndex, ...]) -> None:
         self._peer.world.network.send(self._peer, peer, msg.Reject(version, indices))
