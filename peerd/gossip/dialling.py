@@ -73,7 +73,7 @@ class Dialling:
             self._addresses.setdefault(address, Address(_peer_in(address), False))
         for address in [text for text, entry in self._addresses.items() if entry.peer == own]:
             del self._addresses[address]
-        self._given = frozenset(self._addresses)
+        self._given = tuple(self._addresses)
         self._scout_at = now + SCOUT_MIN_S
         self._deadline = now
 
@@ -130,14 +130,17 @@ class Dialling:
         return True
 
     def tried(self, neighbours: Collection[PeerId]) -> bool:
-        """Whether at every address we were given is a neighbour, or nobody; or there are enough."""
-        given = (self._addresses.get(text) for text in self._given)
-        waiting = any(
-            entry.dialling or not (entry.failures or entry.peer in neighbours)
-            for entry in given
-            if entry is not None
+        """Whether of the peers that earlier runs knew best each is a member or a neighbour now, or
+        could not be dialled; or there are neighbours enough."""
+        given = [self._addresses.get(text) for text in self._given]
+        known = [entry for entry in given if entry is not None and not entry.bootstrap]
+        waited_for = any(
+            entry.peer not in neighbours
+            and entry.peer not in self._of
+            and (entry.dialling or not entry.failures)
+            for entry in known[:DIALS_MAX]
         )
-        return not waiting or len(neighbours) >= NEIGHBOURS_LOW
+        return not waited_for or len(neighbours) >= NEIGHBOURS_LOW
 
     # --- who is there
 

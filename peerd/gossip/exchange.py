@@ -60,9 +60,8 @@ ten, and what every peer passes on of them is bounded by spreading.HOLDINGS_BYTE
 REMEMBER_EVERY_S = 30.0  # Guess: a crash loses at most so much of who is known,
 REMEMBER_SOON_S = 1.0  # but who starts anew, and is killed soon, finds its neighbours again. Guess.
 SETTLE_S = 2.0
-"""After the first sync so long at most is spent on others whom earlier runs knew: of two peers that
-restart together each may have nobody but the other. An address that swallows packets costs it once.
-"""
+"""After the first sync so long at most is spent on those whom earlier runs knew, and whom nobody
+told of: of two peers that restart together each may have nobody but the other. Guess."""
 
 
 class Exchange:

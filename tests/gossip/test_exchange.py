@@ -363,6 +363,14 @@ def test_an_address_that_swallows_packets_is_not_waited_for_for_long() -> None:
     assert knows_the_group(two)
 
 
+def test_a_known_peer_that_the_group_knows_too_is_not_waited_for() -> None:
+    one, two = restarted(0, OLD), filled(1, range(9, 12))
+    pair = Pair(one, two)
+    pair.meet()
+    pair.run(0.5)
+    assert knows_the_group(one)
+
+
 def test_a_new_neighbour_is_remembered_soon() -> None:
     one, two = exchange(0), exchange(1)
     pair = Pair(one, two)
