@@ -2,7 +2,7 @@
 
 Always: who answers counts as holding all of the version that is current, in the group's view or
 not: a keeper that just started sees few, and those who hold it may be among the others; who answers
-late counts from then on; whoever is not asked again is asked once.
+late counts from then on; each is asked once.
 """
 
 from __future__ import annotations
