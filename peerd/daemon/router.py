@@ -17,7 +17,7 @@ from peerd.ids import PeerId, PieceIndex, VersionId
 from peerd.link.messages import OF_SCHEDULER, Message
 from peerd.link.service import LinkService
 from peerd.manifest import Attestation
-from peerd.scheduler.scheduling import SchedulerService
+from peerd.scheduler.scheduling_service import SchedulerService
 from peerd.scheduler.service import KEEPER_MESSAGES, KeeperService
 from peerd.swarm.service import SwarmService
 

@@ -39,7 +39,7 @@ from peerd.origin.settings import OriginConfig
 from peerd.overlay.noise import NoiseProver
 from peerd.overlay.service import OverlayService
 from peerd.rate import TokenBucket
-from peerd.scheduler.scheduling import SchedulerService
+from peerd.scheduler.scheduling_service import SchedulerService
 from peerd.scheduler.service import KeeperService
 from peerd.signing import SigningKey
 from peerd.store.disk import DiskStore
@@ -113,7 +113,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             wall_s=time.time() - trio.current_time(),
             evaluator=evaluator_named(config.evaluator),
         )  # fmt: skip
-        schedulers.advising.on_advice = swarm.advised
+        schedulers.seat.advising.on_advice = swarm.advised
         counting = Counting(store, origin, links)
         facade = Facade(
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)

@@ -26,7 +26,8 @@ from peerd.gateway.ports import (
 from peerd.gossip.service import GossipService
 from peerd.ids import TaskId
 from peerd.link.service import LinkService
-from peerd.scheduler.scheduling import Leadership, SchedulerService
+from peerd.scheduler.scheduling import Leadership
+from peerd.scheduler.scheduling_service import SchedulerService
 from peerd.scheduler.service import KeeperService
 from peerd.swarm.account import read
 from peerd.swarm.accounting import told as told_of

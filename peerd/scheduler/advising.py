@@ -19,7 +19,7 @@ from peerd.scheduler.advisor import Advisor
 from peerd.scheduler.contacts import standbys_of
 from peerd.scheduler.election import Elector
 from peerd.scheduler.following import Follower
-from peerd.scheduler.ports import Members
+from peerd.scheduler.ports import Group
 from peerd.scheduler.reporting import Facts, Relay, Reporter, batches
 from peerd.scheduler.topology import Topology
 
@@ -67,7 +67,7 @@ class Advising:
     """One peer's part. `send` queues a message to a peer."""
 
     def __init__(
-        self, own: PeerId, seat: Seat, members: Members, advisor: Advisor, reporter: Reporter,
+        self, own: PeerId, seat: Seat, members: Group, advisor: Advisor, reporter: Reporter,
         facts: Callable[[], Facts], send: Callable[[PeerId, Message], None],
     ) -> None:  # fmt: skip
         self._own, self._seat, self._members = own, seat, members
@@ -89,6 +89,11 @@ class Advising:
             self._advisor.decisions, self._advisor.per_s(now),
             now - seen.heard_at if seen.peers else None,
         )  # fmt: skip
+
+    @property
+    def decisions(self) -> int:
+        """Made here, from the start."""
+        return self._advisor.decisions
 
     def lost(self, peer: PeerId) -> None:
         """The link to it is down."""

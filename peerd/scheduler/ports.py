@@ -17,7 +17,7 @@ NOT_REACHED = "it cannot be reached"
 """Words of a Complaint: of its keeper itself they are not true any more, for they came to it."""
 
 
-class Members(Protocol):
+class Group(Protocol):
     """The group as this peer sees it now: gossip's view, without those it could not reach."""
 
     @property
@@ -35,6 +35,10 @@ class Members(Protocol):
         ...
 
     def member(self, peer: PeerId) -> Member | None: ...
+
+
+class Members(Group, Protocol):
+    """The group, and what this peer has to say to it."""
 
     def unreachable(self, peer: PeerId) -> None:
         """A link to it failed: leave it out for a while, longer each time."""

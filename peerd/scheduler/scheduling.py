@@ -1,21 +1,17 @@
-"""The shell around electing and reporting: who leads, and what it sees of everybody.
+"""One peer's part in electing, reporting and advising: the cores together, as the daemon and the
+simulator drive them.
 
-Always: the cores decide, this carries out; advice of an older term, or not of who leads us, is not
-passed on; a peer that may lead has an elector's core, every other
-a follower's, and both know the same newest term; only who leads, or stands by, keeps a picture;
-nothing here is needed for a download to go on.
+Always: a peer that may lead has an elector's core, every other a follower's, and both know the same
+newest term; advice of an older term, or not of who leads us, is not passed on; only who leads, or
+stands by, keeps a picture; nothing here is needed for a download to go on.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from random import Random
-from typing import Final
-
-import trio
+from typing import TYPE_CHECKING, Final
 
 from peerd import cells
 from peerd.ids import PeerId
@@ -37,14 +33,13 @@ from peerd.scheduler.electing import (
 )
 from peerd.scheduler.election import Elector, State
 from peerd.scheduler.evaluator import Evaluator, evaluate
-from peerd.scheduler.fence import Fence, prove
+from peerd.scheduler.fence import Fence
 from peerd.scheduler.following import Follower
-from peerd.scheduler.outbox import Links, Outbox
-from peerd.scheduler.ports import Members
+from peerd.scheduler.ports import Group
 from peerd.scheduler.reporting import Facts, Reporter
-from peerd.signing import SigningKey
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from random import Random
 
 KNOWN_MAX: Final = 256
 """Eligible members remembered while they cannot be reached. Guess: far above those that elect."""
@@ -68,57 +63,42 @@ class Leadership:
     picture: Picture | None
 
 
-class SchedulerService:
-    """`run` it after links and gossip. `wall_s`: seconds since 1970 when trio's clock shows 0."""
+class Scheduling:
+    """`wall_s`: seconds since 1970 when `now` is 0. `send` dials where no link stands, and answers
+    with `undelivered` if that fails. `on_follow` hears whenever another leads, or nobody."""
 
     def __init__(
-        self, key: SigningKey, members: Members, links: Links, rng: Random,
-        facts: Callable[[], Facts], *, wall_s: float, config: ElectingConfig | None = None,
-        evaluator: Evaluator = evaluate,
+        self, own: PeerId, sign: Callable[[int], TermProof], members: Group, rng: Random,
+        facts: Callable[[], Facts], send: Callable[[PeerId, Message], None], *, wall_s: float,
+        config: ElectingConfig | None = None, evaluator: Evaluator = evaluate,
     ) -> None:  # fmt: skip
-        self._key, self._own = key, key.peer_id
-        self._members, self._links = members, links
+        self._own, self._sign, self._members, self._send = own, sign, members, send
         self.config = config or ElectingConfig()
         self.fence = Fence(wall_s)
-        self.core: Elector | Follower = Follower(self._own, self.fence, self.config)
+        self.core: Elector | Follower = Follower(own, self.fence, self.config)
         self.electors: tuple[PeerId, ...] = ()
         self.advising = Advising(
-            self._own, self, members, Advisor(rng, evaluator), Reporter(self._own, rng), facts,
-            self._send,
-        )  # fmt: skip
+            own, self, members, Advisor(rng, evaluator), Reporter(own, rng), facts, send
+        )
+        self.on_follow: Callable[[Follow], None] = lambda follow: None
         self._known: dict[PeerId, None] = {}
         self._bits = 0
         self._seen: tuple[int, bool] | None = None
         self._looked_at = -inf
-        self._since = 0.0
-        self._wake = trio.Event()
-        self._outbox: Outbox | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; who heard this peer lead then sees its links close."""
-        async with trio.open_nursery() as nursery:
-            self._outbox = Outbox(self._links, nursery, self._undelivered)
-            self._since = trio.current_time()
-            task_status.started()
-            try:
-                await self._keep_time()
-            finally:
-                self._outbox = None
+        self._since: float | None = None
 
     # --- what is seen of it
 
-    @property
-    def leader(self) -> PeerId | None:
+    def leader(self, now: float) -> PeerId | None:
         """Whom to heed now; None: degraded."""
-        return self.core.leader(trio.current_time())
+        return self.core.leader(now)
 
-    def leadership(self) -> Leadership:
-        now, core = trio.current_time(), self.core
-        leader = core.leader(now)
+    def leadership(self, now: float) -> Leadership:
+        core, leader = self.core, self.core.leader(now)
         return Leadership(
             leader=leader,
             term=core.term,
-            since_s=now - self._since,
+            since_s=now - (self._since if self._since is not None else now),
             state=core.state.value,
             electors=self.electors,
             standbys=standbys_of(self.electors, leader),
@@ -141,32 +121,42 @@ class SchedulerService:
         leader = self.core.leader(now)
         return leader == self._own or self._own in standbys_of(self.electors, leader)
 
-    # --- what links and gossip bring
+    # --- what links bring
 
-    def message_arrived(self, peer: PeerId, message: Message) -> None:
+    def message_arrived(self, peer: PeerId, message: Message, now: float) -> None:
         if isinstance(message, Reports):
-            self.advising.reported(peer, message.reports, trio.current_time())
-            self._wake.set()
+            self.advising.reported(peer, message.reports, now)
         elif isinstance(message, Advice):
-            self.advising.advised(peer, message, trio.current_time())
+            self.advising.advised(peer, message, now)
         else:
-            self._do(Heard(peer, message))
+            self._do(Heard(peer, message), now)
 
-    def link_up(self, peer: PeerId) -> None:
-        self._do(Reached(peer))
+    def link_up(self, peer: PeerId, now: float) -> None:
+        self._do(Reached(peer), now)
 
-    def link_down(self, peer: PeerId) -> None:
+    def link_down(self, peer: PeerId, now: float) -> None:
         self.advising.lost(peer)
-        self._do(Unreachable(peer))
+        self._do(Unreachable(peer), now)
 
-    def members_changed(self) -> None:
-        """The group changed (gossip.on_change): looked at soon."""
-        self._wake.set()
+    def undelivered(self, peer: PeerId, now: float) -> None:
+        """What was sent to it could not be."""
+        self._do(Unreachable(peer), now)
 
-    def _undelivered(self, peer: PeerId, words: str) -> None:
-        log.debug("%s cannot be reached: %s", peer, words)
-        self._members.unreachable(peer)
-        self._do(Unreachable(peer))
+    # --- time
+
+    def tick(self, now: float) -> None:
+        """All that is due; also called soon after the group changed."""
+        if self._since is None:
+            self._since = now
+        self._look(now)
+        if self.core.deadline() <= now:
+            self._carry_out(self.core.expire(now), now)
+        self.advising.tick(now)
+
+    def deadline(self, now: float) -> float:
+        behind = (self._members.revision, self._members.synced) != self._seen
+        looks_at = self._looked_at + LOOKS_EVERY_S if behind else inf
+        return min(self.core.deadline(), self.advising.deadline(now), looks_at)
 
     # --- the group
 
@@ -184,7 +174,7 @@ class SchedulerService:
         self._choose_core()
         contacts = contacts_of(self._own, group, self.electors, self._bits)
         eligible = frozenset((*here, *away))
-        self._do(GroupNow(self.electors, eligible, contacts, self._members.synced, away))
+        self._do(GroupNow(self.electors, eligible, contacts, self._members.synced, away), now)
 
     def _gone_away(self, here: set[PeerId]) -> tuple[PeerId, ...]:
         """Eligible members that membership left out, for they could not be reached."""
@@ -206,42 +196,16 @@ class SchedulerService:
             else Follower(self._own, self.fence, self.config)
         )  # fmt: skip
 
-    def _sign(self, term: int) -> TermProof:
-        return prove(self._key, term)
-
     # --- carrying out
 
-    def _do(self, event: Event) -> None:
-        self._carry_out(self.core.handle(event, trio.current_time()))
+    def _do(self, event: Event, now: float) -> None:
+        self._carry_out(self.core.handle(event, now), now)
 
-    def _carry_out(self, orders: list[Order]) -> None:
+    def _carry_out(self, orders: list[Order], now: float) -> None:
         for order in orders:
             match order:
                 case Send(peer=peer, message=message):
                     self._send(peer, message)
-                case Follow(leader=leader, term=term, why=why):
-                    self._since = trio.current_time()
-                    if leader is None:
-                        log.info("no scheduler: %s (term %d); going on without", why, term)
-                    else:
-                        log.info("scheduled by %s, term %d", leader, term)
-        self._wake.set()
-
-    def _send(self, peer: PeerId, message: Message) -> None:
-        if self._outbox is not None:
-            self._outbox.send(peer, message)
-
-    async def _keep_time(self) -> None:
-        while True:
-            self._wake = trio.Event()
-            now = trio.current_time()
-            self._look(now)
-            if self.core.deadline() <= now:
-                self._carry_out(self.core.expire(now))
-            self.advising.tick(now)
-            self._wake = trio.Event()
-            behind = (self._members.revision, self._members.synced) != self._seen
-            looks_at = self._looked_at + LOOKS_EVERY_S if behind else inf
-            due = min(self.core.deadline(), self.advising.deadline(now), looks_at)
-            with trio.move_on_at(max(due, now + 0.001)):
-                await self._wake.wait()
+                case Follow():
+                    self._since = now
+                    self.on_follow(order)

@@ -25,7 +25,7 @@ from peerd.link.messages import Message
 from peerd.link.scheduler_messages import SwarmReport
 from peerd.scheduler.fence import EPOCH_S, order
 from peerd.scheduler.reporting import Facts
-from peerd.scheduler.scheduling import SchedulerService
+from peerd.scheduler.scheduling_service import SchedulerService
 from peerd.signing import SigningKey
 
 LATENCY_S: Final = 0.02
@@ -83,7 +83,7 @@ class World:
         service = SchedulerService(
             key, view, links, self.rng, lambda: known, wall_s=EPOCH_S + 1_000_000
         )
-        service.advising.on_advice = lambda task, parents, leader, term, until: self.hears(
+        service.seat.advising.on_advice = lambda task, parents, leader, term, until: self.hears(
             own, term
         )
         self.side[own] = 0
@@ -92,7 +92,7 @@ class World:
 
     def hears(self, peer: PeerId, term: int) -> None:
         """Advice for it; of an older term than what it follows it must not be."""
-        if term < self.peers[peer].service.fence.term:
+        if term < self.peers[peer].service.seat.fence.term:
             raise Violated(f"{peer} heard advice of term {term} after a newer one")
         self.advised[peer] = term
 
@@ -118,13 +118,13 @@ class World:
     def check(self) -> None:
         """Fencing: what holds at every moment."""
         for peer in self.peers.values():
-            newest = peer.service.fence.newest
+            newest = peer.service.seat.fence.newest
             if peer.service.leader is None or newest is None:
                 continue
             if order(newest) < peer.newest:
                 raise Violated(f"{peer.member.peer} follows term {newest.term} after a newer one")
             peer.newest = order(newest)
-            peer.service.core.validate(trio.current_time())
+            peer.service.seat.core.validate(trio.current_time())
 
     def leaders(self, peers: Sequence[Peer]) -> set[PeerId | None]:
         return {peer.service.leader for peer in peers}
@@ -258,7 +258,7 @@ async def _elect(seed: int, peers: int, electors: int) -> dict[str, Any]:
         healed_s = await _one_leader(world, [everybody], HEALED_S, "after the heal")
         seen_s = await _seen(world, everybody)
         await _watched(world, ADVISED_S)
-        term = max(peer.service.fence.term for peer in everybody)
+        term = max(peer.service.seat.fence.term for peer in everybody)
         busy = [p for p in everybody if p.busy]
         unheard = sum(world.advised.get(p.member.peer, 0) != term for p in busy)
         if len(busy) > 1 and unheard:
@@ -285,7 +285,7 @@ async def _elected(world: World, groups: Sequence[Sequence[Peer]]) -> float:
     began = trio.current_time()
     while True:
         await _watched(world, STEP_S)
-        if all(any(peer.service.leads() for peer in group) for group in groups):
+        if all(any(peer.service.seat.leads() for peer in group) for group in groups):
             return trio.current_time() - began
         if trio.current_time() - began > ELECTED_S:
             raise Violated(f"after {ELECTED_S} s nobody leads on one side")
@@ -311,11 +311,13 @@ async def _seen(world: World, everybody: Sequence[Peer]) -> float:
     busy = {p.member.peer for p in everybody if p.busy}
     began = trio.current_time()
     while True:
-        watching = [peer for peer in everybody if peer.service.sees(trio.current_time())]
-        if all(busy <= peer.service.advising.topology.peers.keys() for peer in watching):
+        watching = [peer for peer in everybody if peer.service.seat.sees(trio.current_time())]
+        if all(busy <= peer.service.seat.advising.topology.peers.keys() for peer in watching):
             return trio.current_time() - began
         if trio.current_time() - began > SEEN_S:
-            missing = [len(busy - peer.service.advising.topology.peers.keys()) for peer in watching]
+            missing = [
+                len(busy - peer.service.seat.advising.topology.peers.keys()) for peer in watching
+            ]
             raise Violated(f"{SEEN_S} s after the heal their pictures lack {missing} peers")
         await _watched(world, STEP_S)
 
@@ -336,7 +338,7 @@ async def _alone(seconds: float) -> dict[str, Any]:
         await trio.sleep(seconds)
         picture = service.leadership().picture
         told = {
-            "leads": service.leads(),
+            "leads": service.seat.leads(),
             "decisions": picture.decisions if picture is not None else 0,
             "wakes": len(ticks),
         }
@@ -347,11 +349,11 @@ async def _alone(seconds: float) -> dict[str, Any]:
 def _count_calls(service: SchedulerService) -> list[float]:
     """The times at which its advising was looked after."""
     times: list[float] = []
-    tick = service.advising.tick
+    tick = service.seat.advising.tick
 
     def counted(now: float) -> None:
         times.append(now)
         tick(now)
 
-    service.advising.tick = counted  # type: ignore[method-assign]
+    service.seat.advising.tick = counted  # type: ignore[method-assign]
     return times

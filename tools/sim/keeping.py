@@ -24,6 +24,7 @@ from peerd.scheduler.ports import Member, SwarmMember
 from peerd.scheduler.service import OWED, OWED_MAX, REGISTER_S
 from peerd.zones import within
 from tools.sim.clock import Timer
+from tools.sim.outbox import Outbox
 
 if TYPE_CHECKING:
     from tools.sim.peer import SimPeer
@@ -42,7 +43,8 @@ class Keeping:
         self._seekers: dict[TaskId, tuple[SwarmMember, Ladder]] = {}
         self._at_seat: dict[TaskId, TaskId] = {}
         self._owed: dict[TaskId, deque[Message]] = {}
-        self._outbox: dict[PeerId, list[Message]] = {}
+        self._outbox = Outbox(peer, self._undelivered)
+        self._send = self._outbox.send
         self._registering = False
         self._core_timer = Timer(peer.world.clock, peer.guarded(self._core_due))
         self._seek_timer = Timer(peer.world.clock, peer.guarded(self.seek_time))
@@ -215,23 +217,6 @@ class Keeping:
             delegate=place.delegate, cell_keeper=place.cell_keeper,
         )  # fmt: skip
         self._send(at.peer, enrol)
-
-    def _send(self, to: PeerId, message: Message) -> None:
-        """At once where a link stands, else a dial first (scheduler/outbox.py)."""
-        waiting = self._outbox.get(to)
-        if waiting is not None:
-            waiting.append(message)
-        elif not self._world.network.send(self._peer, to, message):
-            self._outbox[to] = [message]
-            self._world.network.dial(self._peer, to, lambda up: self._dialled(to, up))
-
-    def _dialled(self, to: PeerId, up: bool) -> None:
-        waiting = self._outbox.pop(to)
-        if up:
-            for message in waiting:
-                self._world.network.send(self._peer, to, message)
-        else:
-            self._undelivered(to)
 
     def _register_soon(self) -> None:
         if not self._registering and self._directory.tasks():

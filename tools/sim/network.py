@@ -122,6 +122,8 @@ class Network:
             for end, far in ((peer, other), (other, peer)):
                 end.views.reachable(far.own)
                 end.keeping.link_up(far.own)
+                if end.scheduler is not None:
+                    end.scheduler.link_up(far.own)
             up = True
         for then in waiting:
             then(up)

@@ -26,6 +26,7 @@ from tools.sim.flows import Pipe, Uplink
 from tools.sim.keeping import Keeping
 from tools.sim.mates import Said
 from tools.sim.running import Run
+from tools.sim.scheduling import Scheduler
 from tools.sim.serving import Serving
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ class Store:
 class SimPeer:
     """The daemon of one machine, restarted as often as it is killed."""
 
-    def __init__(self, world: World, number: int, key: SigningKey, zone: str, seed: bool) -> None:
+    def __init__(
+        self, world: World, number: int, key: SigningKey, zone: str, *, seed: bool, scheduler: bool
+    ) -> None:  # fmt: skip
         self.world, self.number, self.key, self.own = world, number, key, key.peer_id
         self.zone, self.seed = zone, seed
-        self.member = Member(self.own, (f"10.0.0.1:{number}",), zone, seed, False, f"p{number}")
+        self.member = Member(self.own, (f"10.0.0.1:{number}",), zone, seed, scheduler, f"p{number}")
         self.up = Uplink(world.clock, world.up_bytes_s)
         self.down = Pipe(world.down_bytes_s)
         self.store = Store()
@@ -105,6 +108,9 @@ class SimPeer:
         self.serving = Serving(self)
         self.run: Run | None = None
         self.joined_at: dict[PeerId, float] = {}
+        self.scheduler: Scheduler | None = None
+        if self.world.scenario.peers.schedulers:
+            self.scheduler = Scheduler(self)
         self.views.refresh()
 
     def get(self) -> None:
@@ -191,6 +197,9 @@ class SimPeer:
             self.backlog.append((self.hear, (boot, peer, message)))
         elif isinstance(message, KEEPER_MESSAGES):
             self.keeping.heard(peer, message)
+        elif isinstance(message, msg.OF_SCHEDULER):
+            if self.scheduler is not None:
+                self.scheduler.heard(peer, message)
         else:
             handler = _SWARM.get(type(message))
             assert handler is not None, f"{type(message).__name__} has no handler in the simulator"
@@ -256,6 +265,8 @@ class SimPeer:
         self.joined_at.pop(peer, None)
         self.serving.peer_gone(peer)
         self.keeping.link_down(peer)
+        if self.scheduler is not None:
+            self.scheduler.link_down(peer)
         if self.run is not None and not self.run.finished:
             self.run.mates.link_down(peer)
 
@@ -279,6 +290,8 @@ class View:
     def __init__(self, peer: SimPeer, synced: bool) -> None:
         self._peer = peer
         self.synced = synced
+        self.revision = 0
+        self._live: tuple[Member, ...] = ()
         self._marks: dict[PeerId, tuple[float, int]] = {}
 
     def refresh(self) -> None:
@@ -287,7 +300,18 @@ class View:
         out = {peer for peer, (until, _) in self._marks.items() if until > now}
         if out:
             live = tuple(member for member in live if member.peer not in out)
+        if live is not self._live:
+            self._live = live
+            self.revision += 1
         self._peer.keeping.members_changed(live, self.synced)
+        if self._peer.scheduler is not None:
+            self._peer.scheduler.changed()
+
+    def live(self) -> tuple[Member, ...]:
+        return self._live
+
+    def member(self, peer: PeerId) -> Member | None:
+        return self._peer.world.network.peers[peer].member
 
     def unreachable(self, peer: PeerId) -> None:
         """As membership does: left out, twice as long each time."""

@@ -29,13 +29,14 @@ Count = Annotated[int, Meta(ge=0, le=100_000)]
 
 class Peers(Struct, frozen=True, forbid_unknown_fields=True):
     """`seeds` of them stay to read origins and serve; somebody reads along in order with the last
-    `readers`, as soon as the next piece is there."""
+    `readers`, as soon as the next piece is there. `schedulers` of them may lead; 0: degraded."""
 
     count: Annotated[int, Meta(ge=1, le=100_000)] = 64
     up_mbit_s: Rate = 100.0
     down_mbit_s: Rate = 100.0
     seeds: Count = 0
     readers: Count = 0
+    schedulers: Count = 0
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,6 +178,8 @@ def _check(scenario: Scenario, path: Path) -> None:
         raise UsageError(f"{path}: more seeds than peers")
     if scenario.peers.readers > scenario.peers.count:
         raise UsageError(f"{path}: more readers than peers")
+    if scenario.peers.schedulers > scenario.peers.count:
+        raise UsageError(f"{path}: more schedulers than peers")
     zones = zone_names(scenario)
     if scenario.origin.zone and scenario.origin.zone not in zones:
         raise UsageError(f"{path}: the origin's zone is none of {', '.join(zones)}")

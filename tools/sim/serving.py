@@ -43,6 +43,7 @@ class Serving:
         self._peer = peer
         self._turns = Turns(self._read_here)
         self._sending: dict[PeerId, dict[Item, Sending]] = {}
+        self.asked_at = -inf
         self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
 
     def made(self, index: int) -> Attestation:
@@ -53,7 +54,7 @@ class Serving:
         link = self._peer.links.get(peer)
         if link is None or not link.up:
             return
-        version = message.version
+        version, self.asked_at = message.version, self._peer.world.clock.now
         refused = self._turns.asked(
             peer, [(version, index) for index in message.indices], message.lacking
         )
@@ -72,6 +73,11 @@ class Serving:
             self._stop(peer, item)
         self._turns.gone(peer)
         self._go_on()
+
+    @property
+    def children(self) -> int:
+        """Peers that wait for pieces, or are sent some, now."""
+        return len(self._turns.children)
 
     def sends_to(self, peer: PeerId) -> bool:
         """Whether anything is in hand for it."""

@@ -69,10 +69,9 @@ class World:
         for number in range(count):
             key = SigningKey(hashlib.sha256(f"peer/{number}".encode()).digest())
             zone = zones[number * len(zones) // count]
-            # Seeds are spread over the zones.
-            seed = number % max(1, count // max(1, scenario.peers.seeds)) == 0
-            seed = seed and sum(peer.seed for peer in self.peers) < scenario.peers.seeds
-            peer = SimPeer(self, number, key, zone, seed)
+            seed = _of_some(number, scenario.peers.seeds, count)
+            scheduler = _of_some(count - 1 - number, scenario.peers.schedulers, count)
+            peer = SimPeer(self, number, key, zone, seed=seed, scheduler=scheduler)
             self.peers.append(peer)
             self.network.peers[peer.own] = peer
 
@@ -218,6 +217,12 @@ class World:
             times.append(at_s)
             at_s += self.rng.expovariate(1.0 / step_s) if step_s else 0.0
         return times
+
+
+def _of_some(number: int, some: int, count: int) -> bool:
+    """Whether it is one of so many, who are spread over all, and so over the zones."""
+    every = max(1, count // max(1, some))
+    return number % every == 0 and number // every < some
 
 
 def _digest(index: int, wrong: int) -> bytes:

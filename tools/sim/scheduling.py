@@ -1,0 +1,127 @@
+"""The shell around a peer's part in scheduling, as scheduling_service.py and daemon/facts.py are.
+
+Always: the core decides; what a decision costs is charged to who leads; a peer whose scenario has
+nobody that may lead has none of this.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.messages import Message, RosterPeer
+from peerd.link.scheduler_messages import SwarmReport, ZoneReport
+from peerd.scheduler.fence import EPOCH_S, prove
+from peerd.scheduler.reporting import Facts
+from peerd.scheduler.scheduling import Scheduling
+from peerd.swarm import events as ev
+from peerd.swarm.serving import SERVES_S
+from tools.sim.clock import Timer
+from tools.sim.outbox import Outbox
+
+if TYPE_CHECKING:
+    from tools.sim.peer import SimPeer
+    from tools.sim.running import Run
+
+SLACK_S: Final = 0.001
+DECISION_S: Final = 136e-6
+"""Of one core, with its report's decoding (`python -m tools.bench scheduler`: 7,358 a second)."""
+WALL_S: Final = EPOCH_S + 1_000_000.0
+
+
+class Scheduler:
+    """One peer's."""
+
+    def __init__(self, peer: SimPeer) -> None:
+        self._peer, self._world = peer, peer.world
+        self._outbox = Outbox(peer, self._undelivered)
+        self.seat = Scheduling(
+            peer.own, lambda term: prove(peer.key, term), peer.views,
+            Random(f"scheduler/{peer.world.seed}/{peer.number}/{peer.boot}"), self._facts,
+            self._outbox.send, wall_s=WALL_S,
+        )  # fmt: skip
+        self.seat.advising.on_advice = self._advised
+        self._decisions = 0
+        self._at = self._world.clock.now
+        self._used_s, self._sent, self._came = peer.cpu_s, peer.up.carried_bytes(), 0
+        self._timer = Timer(self._world.clock, peer.guarded(self._tick))
+        self.changed()
+
+    # --- what links and membership bring
+
+    def heard(self, peer: PeerId, message: Message) -> None:
+        self.seat.message_arrived(peer, message, self._world.clock.now)
+        self.changed()
+
+    def link_up(self, peer: PeerId) -> None:
+        self.seat.link_up(peer, self._world.clock.now)
+        self.changed()
+
+    def link_down(self, peer: PeerId) -> None:
+        self.seat.link_down(peer, self._world.clock.now)
+        self.changed()
+
+    def changed(self) -> None:
+        """Something is due sooner, maybe."""
+        now = self._world.clock.now
+        self._timer.set(max(self.seat.deadline(now), now + SLACK_S))
+
+    def _undelivered(self, peer: PeerId) -> None:
+        self._peer.views.unreachable(peer)
+        self.seat.undelivered(peer, self._world.clock.now)
+        self.changed()
+
+    def _tick(self) -> None:
+        self.seat.tick(self._world.clock.now)
+        made = self.seat.advising.decisions
+        self._peer.spend((made - self._decisions) * DECISION_S)
+        self._decisions = made
+        self.changed()
+
+    def _advised(
+        self, task: TaskId, parents: tuple[RosterPeer, ...], leader: PeerId, term: int, until: float
+    ) -> None:
+        run = self._peer.run
+        if run is not None and not run.finished:
+            run.post(ev.Advised(parents, until))
+
+    # --- what it tells of itself
+
+    def _facts(self) -> Facts:
+        peer, now = self._peer, self._world.clock.now
+        past_s = max(now - self._at, 1e-3)
+        sent = peer.up.carried_bytes()
+        load = min(100, int(100 * (peer.cpu_s - self._used_s) / past_s))
+        up = int((sent - self._sent) / past_s)
+        self._at, self._used_s, self._sent = now, peer.cpu_s, sent
+        run, store = peer.run, peer.store
+        count = store.version.piece_count or 0 if store.version is not None else 0
+        going = run is not None and not run.finished
+        swarms: dict[TaskId, SwarmReport] = {}
+        if going:
+            came = len(store.held) * (store.size_of(0) if count else 0)
+            rate = max(0, int((came - self._came) / past_s))
+            self._came = came
+            swarms[self._world.task] = SwarmReport(
+                self._world.task, count, len(store.held), True, rate
+            )
+        elif count and now - peer.serving.asked_at < SERVES_S:
+            swarms[self._world.task] = SwarmReport(
+                self._world.task, count, len(store.held), False, 0
+            )
+        zones = self._zones(run) if run is not None and going else {}
+        return Facts(load, up, peer.serving.children, swarms, zones)
+
+    def _zones(self, run: Run) -> dict[str, ZoneReport]:
+        rates: dict[str, float] = defaultdict(float)
+        ways: dict[str, float] = {}
+        for parent in run.core.parents:
+            if parent.rate_bytes_s is not None:
+                zone = self._world.network.peers[parent.peer].zone
+                rates[zone] += parent.rate_bytes_s
+                ways[zone] = min(ways.get(zone, 60.0), parent.round_trip_s)
+        return {
+            zone: ZoneReport(zone, int(rate), int(1e3 * ways[zone])) for zone, rate in rates.items()
+        }
