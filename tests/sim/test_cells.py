@@ -60,7 +60,7 @@ def test_keepers_die_and_everybody_gets_it(which: str) -> None:
 
     def kill() -> None:
         for peer in world.peers:
-            seats = [world.task] if which == "all" else []
+            seats = [world.contents[0].task] if which == "all" else []
             core = peer.keeping.core
             kept = [core.kept(task) for task in core.tasks_kept()]
             if any(x is not None and (x.cell or x.task in seats) for x in kept):

@@ -22,7 +22,7 @@ QUARTER: Final = 4
 
 
 class Along:
-    """The reader on one peer; on most nobody reads."""
+    """The reader of the first content on one peer; on most nobody reads."""
 
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
@@ -32,7 +32,8 @@ class Along:
 
     def go_on(self) -> None:
         """Another piece is held."""
-        peer, run, store = self._peer, self._peer.run, self._peer.store
+        peer = self._peer
+        run, store = peer.copies[0].run, peer.copies[0].store
         if not peer.reads or run is None:
             return
         if store.version is not self._version:

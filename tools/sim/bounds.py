@@ -7,6 +7,7 @@ ended: what was new to a side came from the origin, once for each side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Moment:
 
 
 def moment(world: World) -> Moment:
-    held = tuple(peer.store.held.bits for peer in world.peers)
+    held = tuple(peer.copies[0].store.held.bits for peer in world.peers)
     return Moment(world.clock.now, dict(world.network.side), held)
 
 
@@ -38,14 +39,31 @@ def group_bound_s(world: World) -> float:
     same with its link instead of the origin; of a partition see the module's head."""
     if world.moments:
         return sum(least_s for _, least_s in phases(world))
-    scenario, size = world.scenario, world.length_bytes
-    count, down, origin = scenario.peers.count, world.down_bytes_s, _origin_bytes_s(world)
-    bounds = [size / origin, size / down, count * size / (origin + _up_bytes_s(world))]
+    scenario, origin = world.scenario, _origin_bytes_s(world)
+    asked = {peer: _asked_bytes(world, peer) for peer in world.peers}
+    bounds = [
+        _read_bytes(world, world.peers) / origin,
+        max(asked[peer] / (peer.rate * world.down_bytes_s) for peer in world.peers),
+        sum(asked.values()) / (origin + _up_bytes_s(world, world.peers)),
+    ]
     if scenario.network.zone_mbit_s is not None:
         link = scenario.network.zone_mbit_s * BYTES_PER_MBIT
-        inside = count / scenario.network.zones
-        bounds += [size / link, inside * size / (link + inside * world.up_bytes_s)]
+        for zone in sorted({peer.zone for peer in world.peers}):
+            inside = [peer for peer in world.peers if peer.zone == zone]
+            bounds.append(_read_bytes(world, inside) / link)
+            wanted = sum(asked[peer] for peer in inside)
+            bounds.append(wanted / (link + _up_bytes_s(world, inside)))
     return max(bounds)
+
+
+def _asked_bytes(world: World, peer: SimPeer) -> int:
+    return sum(copy.content.length_bytes for copy in world.wanted_by(peer))
+
+
+def _read_bytes(world: World, peers: Sequence[SimPeer]) -> int:
+    """One copy of each content that any of these want."""
+    some = set(peers)
+    return sum({x.number: x.length_bytes for who, x in world.wanted if who in some}.values())
 
 
 def phases(world: World) -> list[tuple[float, float]]:
@@ -69,36 +87,45 @@ def _least_s(world: World, before: Moment, after: Moment) -> float:
         unions[side] = (had | old, has | new)
         got.append((new & ~old).bit_count())
     read = sum((has & ~had).bit_count() for had, has in unions.values())
-    origin, piece = _origin_bytes_s(world), world.length_bytes / world.count
+    content = world.contents[0]
+    origin, piece = _origin_bytes_s(world), content.length_bytes / content.count
     return piece * max(
         read / origin,
         max(got) / world.down_bytes_s,
-        sum(got) / (origin + _up_bytes_s(world)),
+        sum(got) / (origin + _up_bytes_s(world, world.peers)),
     )
 
 
 def own_bound_s(world: World, peer: SimPeer) -> float:
     """Of one that comes when others have it, or nobody: F/min(d, what can be sent to it)."""
-    available = _origin_bytes_s(world) + holders(world, peer) * world.up_bytes_s
-    return world.length_bytes / min(world.down_bytes_s, available)
+    others = sum(x.rate * world.up_bytes_s for x in holders(world, peer))
+    most = min(peer.rate * world.down_bytes_s, _origin_bytes_s(world) + others)
+    return _asked_bytes(world, peer) / most
 
 
-def holders(world: World, peer: SimPeer) -> int:
+def alone_bound_s(world: World, peer: SimPeer) -> float:
+    """Of one of many with links of its own: max(F/u_origin, F/d)."""
+    asked = _asked_bytes(world, peer)
+    return max(asked / _origin_bytes_s(world), asked / (peer.rate * world.down_bytes_s))
+
+
+def holders(world: World, peer: SimPeer) -> list[SimPeer]:
     """Who had all of it when that one came."""
-    assert peer.wants_at is not None
-    return sum(1 for p in world.peers if p.done_at is not None and p.done_at <= peer.wants_at)
+    at = peer.wants_at
+    assert at is not None
+    return [x for x in world.peers if x.done_at is not None and x.done_at <= at]
 
 
 def _origin_bytes_s(world: World) -> float:
     return world.scenario.origin.up_mbit_s * BYTES_PER_MBIT
 
 
-def _up_bytes_s(world: World) -> float:
-    """All uplinks together, those that are slow from the start as slow as they are."""
+def _up_bytes_s(world: World, peers: Sequence[SimPeer]) -> float:
+    """All their uplinks together, those that are slow from the start as slow as they are."""
     slow = {
         number: event.factor
         for event in world.scenario.events
         if event.do == "slow" and event.at_s == 0.0 and not isinstance(event.who, str)
         for number in event.who
     }
-    return world.up_bytes_s * sum(slow.get(peer.number, 1.0) for peer in world.peers)
+    return world.up_bytes_s * sum(peer.rate * slow.get(peer.number, 1.0) for peer in peers)

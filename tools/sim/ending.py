@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def all_held(run: Run, order: ev.AllHeld) -> None:
     run.state = "checking"
     run.tell_progress()
-    if run.world.spec.digest is not None and not run.world.right(run.peer.store.made):
+    if run.content.spec.digest is not None and not run.content.right(run.store.made):
         _dispute(run)
     elif run.confirmed:
         _complete(run)
@@ -29,12 +29,12 @@ def all_held(run: Run, order: ev.AllHeld) -> None:
 
 
 def _complete(run: Run) -> None:
-    store = run.peer.store
+    store = run.store
     if run.finished or run.state != "checking" or not store.held.complete():
         return
     assert store.version is not None
     run.state = "complete"
-    run.world.completed(run.peer)
+    run.world.completed(run.copy, run.peer)
     run.peer.keeping.holds(store.version)
     run.scopes.complete()
     run.end()
@@ -42,7 +42,7 @@ def _complete(run: Run) -> None:
 
 def _dispute(run: Run) -> None:
     """The whole digest is wrong: the keeper finds out whose pieces are."""
-    store = run.peer.store
+    store = run.store
     assert store.version is not None
     others = [made for made in store.made if made.attester != run.peer.own]
     run.state = "in dispute"
@@ -60,13 +60,13 @@ def _dispute(run: Run) -> None:
 
 def condemn(run: Run, attester: PeerId, words: str) -> None:
     """Its pieces go, and it is believed no more."""
-    store = run.peer.store
+    store = run.store
     spoilt = [index for index, made in enumerate(store.made) if made.attester == attester]
     if attester != run.peer.own:
         run.culprits[attester] = words
     for index in spoilt:
         store.held.discard(index)
-        store.made[index] = run.world.nobody
+        store.made[index] = run.content.nobody
         run.lost(index)
     if attester != run.peer.own:
         run.post(ev.PeerCondemned(attester, words))

@@ -32,7 +32,7 @@ class Happenings:
 
     def begin(self) -> None:
         world = self._world
-        total = world.scenario.peers.count * world.count
+        total = sum(content.count for _, content in world.wanted)
         for happening in world.scenario.events:
             if happening.at_s is not None:
                 world.clock.at(START_S + happening.at_s, self._happen, happening, 1)
@@ -69,8 +69,8 @@ class Happenings:
                 peer.comes_back = happening.restart_after_s is not None
                 if happening.restart_after_s is not None:
                     world.clock.after(happening.restart_after_s, self._restart, peer)
-                elif peer.done_at is None:
-                    world.gone += 1
+                else:
+                    world.gone += sum(copy.done_at is None for copy in world.wanted_by(peer))
 
     def _restart(self, peer: SimPeer) -> None:
         if not peer.alive:
@@ -94,7 +94,7 @@ class Happenings:
 
     def _slow(self, happening: Happening) -> None:
         for peer in self._who(happening):
-            peer.up.set_rate(self._world.up_bytes_s * happening.factor)
+            peer.up.set_rate(peer.rate * self._world.up_bytes_s * happening.factor)
             peer.troubled = True
 
     def _silence(self, happening: Happening) -> None:
@@ -110,16 +110,19 @@ class Happenings:
     def _hold(self, happening: Happening) -> None:
         world = self._world
         for peer in self._who(happening):
-            peer.store.create(world.version_by(peer), world.nobody)
-            for index in range(int(happening.factor * world.count)):
-                world.held(peer, index, world.attest(peer, index), None)
+            for copy in peer.copies:
+                content = copy.content
+                copy.store.create(content.version_by(peer), content.nobody)
+                for index in range(int(happening.factor * content.count)):
+                    world.held(copy, peer, index, content.attest(peer, index), None)
             peer.refused = peer.troubled = True
 
     def _cut_off(self, happening: Happening) -> None:
         for peer in self._who(happening):
             peer.cut_off = True
-            for lease in peer.run.leases.values() if peer.run is not None else ():
-                lease.origin_lost()
+            for run in (copy.run for copy in peer.copies if copy.run is not None):
+                for lease in run.leases.values():
+                    lease.origin_lost()
 
     def _lie(self, happening: Happening) -> None:
         for peer in self._who(happening):
@@ -140,7 +143,7 @@ class Happenings:
             return [keeper] if keeper is not None else []
         able = [peer for peer in world.peers if peer.alive and not peer.silent]
         if who == "reader":
-            able = [peer for peer in able if peer.run is not None and peer.run.leases]
+            able = [p for p in able if any(x.run is not None and x.run.leases for x in p.copies)]
         return [world.rng.choice(able)] if able else []
 
 

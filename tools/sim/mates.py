@@ -48,12 +48,12 @@ class Mates:
             self.joined(peer, join)
 
     def joined(self, peer: PeerId, join: msg.Join) -> None:
-        version = self._peer.store.version
+        version = self._run.store.version
         if version is None or join.version.version != version.version:
             if len(self._early) < EARLY_JOINS_MAX:
                 self._early[peer] = join
             return
-        self._run.world.verified(join.version)
+        self._run.content.verified(join.version)
         have = bitmap(join.version, join.have)
         if self._run.core.parents.refuses(peer, join.few, join.zone):
             self.send(peer, msg.Depart(version.version, True))
@@ -72,7 +72,7 @@ class Mates:
             self._run.post(ev.ParentGone(peer))
 
     def greet(self, peer: PeerId) -> None:
-        store = self._peer.store
+        store = self._run.store
         if store.version is not None and peer not in self._greeted:
             self._greeted[peer] = self._run.world.clock.now
             few = self._run.core.parents.few
@@ -90,7 +90,7 @@ class Mates:
             )  # fmt: skip
 
     def says(self, peer: PeerId, message: Said) -> None:
-        here = self._peer.store.version
+        here = self._run.store.version
         if here is None or message.version != here.version:
             if isinstance(message, msg.Depart):
                 self._early.pop(peer, None)
@@ -105,7 +105,7 @@ class Mates:
             self._run.post(ev.PeersNamed(message.peers))
 
     def ask(self, peer: PeerId) -> None:
-        version = self._peer.store.version
+        version = self._run.store.version
         if version is not None:
             self.send(peer, msg.MatesAsk(version.version))
 
@@ -162,7 +162,7 @@ class Mates:
             self._say(self._greeted, tuple(sorted(fresh)))
 
     def _say(self, to: Iterable[PeerId], indices: tuple[int, ...]) -> None:
-        version = self._peer.store.version
+        version = self._run.store.version
         if version is None:
             return
         have = ev.ParentHas(self._peer.own, indices)

@@ -14,14 +14,15 @@ from peerd.gossip.membership import UNREACHABLE_FIRST_S, UNREACHABLE_MAX_S
 from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Message
-from peerd.manifest import Attestation, VersionInfo
-from peerd.pieces import PieceSet
+from peerd.manifest import Attestation
 from peerd.scheduler.ports import Member
 from peerd.scheduler.service import KEEPER_MESSAGES
 from peerd.signing import SigningKey
 from peerd.store.journal import GROUP_S
 from peerd.swarm import events as ev
+from peerd.swarm.turns import Item
 from tools.sim.along import Along
+from tools.sim.copies import Copy
 from tools.sim.flows import Pipe, Uplink
 from tools.sim.keeping import Keeping
 from tools.sim.mates import Said
@@ -37,34 +38,6 @@ COMMIT_S: Final = 0.001
 """A write to the journal of an idle disk. Guess."""
 
 
-class Store:
-    """What is held of the one content, and who vouched for it. Survives a kill."""
-
-    def __init__(self) -> None:
-        self.version: VersionInfo | None = None
-        self.version_id: VersionId | None = None
-        self.held = PieceSet(0)
-        self.made: list[Attestation] = []
-        self._size = self._last = 0
-        self._count = 0
-
-    def create(self, version: VersionInfo, nobody: Attestation) -> None:
-        """Another version: what was held of an earlier one is of no use here."""
-        assert version.piece_count is not None, "simulated content has a length"
-        self.version, self._count = version, version.piece_count
-        self.version_id = version.version
-        self.held = PieceSet(self._count)
-        self.made = [nobody] * self._count
-        self._size = version.piece_length_bytes
-        self._last = version.span(self._count - 1)[1]
-
-    def __contains__(self, index: int) -> bool:
-        return index in self.held
-
-    def size_of(self, index: int) -> int:
-        return self._size if index < self._count - 1 else self._last
-
-
 class SimPeer:
     """The daemon of one machine, restarted as often as it is killed."""
 
@@ -74,14 +47,13 @@ class SimPeer:
         self.world, self.number, self.key, self.own = world, number, key, key.peer_id
         self.zone, self.seed = zone, seed
         self.member = Member(self.own, (f"10.0.0.1:{number}",), zone, seed, scheduler, f"p{number}")
-        self.up = Uplink(world.clock, world.up_bytes_s)
-        self.down = Pipe(world.down_bytes_s)
-        self.store = Store()
-        self.wants_at: float | None = None
-        self.done_at: float | None = None
+        rates = world.scenario.peers.rates
+        self.rate = rates[number % len(rates)] if rates else 1.0
+        self.up = Uplink(world.clock, self.rate * world.up_bytes_s)
+        self.down = Pipe(self.rate * world.down_bytes_s)
+        self.copies = [Copy(content) for content in world.contents]
         self.reads = number >= world.scenario.peers.count - world.scenario.peers.readers
         self.along = Along(self)
-        self.error = ""
         self.killed = 0
         self.alive = self.silent = self.comes_back = False
         self.lies = self.misreads = self.troubled = self.refused = self.cut_off = False
@@ -106,28 +78,45 @@ class SimPeer:
         self._batch: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.keeping = Keeping(self)
         self.serving = Serving(self)
-        self.run: Run | None = None
-        self.joined_at: dict[PeerId, float] = {}
+        for copy in self.copies:
+            copy.run = None
+        self.joined_at: dict[tuple[PeerId, int], float] = {}
         self.scheduler: Scheduler | None = None
         if self.world.scenario.peers.schedulers:
             self.scheduler = Scheduler(self)
         self.views.refresh()
 
-    def get(self) -> None:
-        """Somebody here wants the content."""
-        if self.wants_at is None:
-            self.wants_at = self.world.clock.now
-        if self.alive and (self.run is None or self.run.finished):
-            self.run = Run(self)
-            self.run.start()
+    def get(self, copy: Copy) -> None:
+        """Somebody here wants that content."""
+        if copy.wants_at is None:
+            copy.wants_at = self.world.clock.now
+        if self.alive and copy.going is None:
+            copy.run = Run(self, copy)
+            copy.run.start()
+
+    def copy_of(self, version: VersionId) -> Copy:
+        return self.copies[self.world.number_of[version]]
+
+    @property
+    def wants_at(self) -> float | None:
+        """When somebody here asked for anything first."""
+        return min((x.wants_at for x in self.copies if x.wants_at is not None), default=None)
+
+    @property
+    def done_at(self) -> float | None:
+        """When all that was asked for was complete; None: something is not, or nothing was."""
+        times = [copy.done_at for copy in self.copies if copy.wants_at is not None]
+        found = [at for at in times if at is not None]
+        return max(found) if found and len(found) == len(times) else None
 
     def kill(self) -> None:
         self.alive = False
         self.killed += 1
         self.troubled = True
         self.serving.stop()
-        if self.run is not None:
-            self.run.stop()
+        for copy in self.copies:
+            if copy.run is not None:
+                copy.run.stop()
         for link in list(self.links.values()):
             self.world.network.down(link, link.latency_s)
         self.links = {}
@@ -207,31 +196,35 @@ class SimPeer:
 
     def hear_have(self, version: VersionId, have: ev.ParentHas) -> None:
         """The bulk of all that is heard."""
-        run = self.run
+        copy = self.copy_of(version)
+        run = copy.run
         if run is None or run.finished:
             return
         if self.silent:
             self.backlog.append((self.hear_have, (version, have)))
-        elif version == self.store.version_id:
+        elif version == copy.store.version_id:
             run.post(have)
         else:
             run.mates.has_early(version, have)
 
     def _join(self, peer: PeerId, message: msg.Join) -> None:
-        run, store = self.run, self.store
-        if run is not None and not run.finished:
+        copy = self.copy_of(message.version.version)
+        run, store = copy.going, copy.store
+        if run is not None:
             run.mates.joined(peer, message)
         elif store.version is None or not store.held:
             self.send(peer, msg.Depart(message.version.version))
         else:
             now = self.world.clock.now
-            if now - self.joined_at.get(peer, -1.0) >= 1.0:
-                self.joined_at[peer] = now
+            key = (peer, copy.content.number)
+            if now - self.joined_at.get(key, -1.0) >= 1.0:
+                self.joined_at[key] = now
                 self.send(peer, msg.Join(store.version, store.held.to_bytes(), self.zone))
 
     def _says(self, peer: PeerId, message: Said) -> None:
-        if self.run is not None and not self.run.finished:
-            self.run.mates.says(peer, message)
+        run = self.copy_of(message.version).going
+        if run is not None:
+            run.mates.says(peer, message)
 
     def _requested(self, peer: PeerId, message: msg.Request) -> None:
         self.serving.requested(peer, message)
@@ -240,8 +233,9 @@ class SimPeer:
         self.serving.cancelled(peer, message)
 
     def _enlist(self, peer: PeerId, message: msg.Enlist) -> None:
-        if self.seed:
-            self.get()
+        for copy in self.copies if self.seed else ():
+            if copy.content.task == message.task:
+                self.get(copy)
 
     def send(self, to: PeerId, message: Message) -> bool:
         return self.world.network.send(self, to, message)
@@ -252,23 +246,25 @@ class SimPeer:
         return 2 * link.latency_s if link is not None else 0.0
 
     def piece_arrived(
-        self, sender: SimPeer, index: int, size_bytes: int, made: Attestation, spoilt: bool
+        self, sender: SimPeer, item: Item, size_bytes: int, made: Attestation, spoilt: bool
     ) -> None:
-        run = self.run
-        if run is None or run.finished or not run.piece_in(sender.own, index, made, spoilt):
+        run = self.copy_of(item[0]).going
+        if run is None or not run.piece_in(sender.own, item[1], made, spoilt):
             self.wasted_bytes += size_bytes
 
     def link_down(self, peer: PeerId) -> None:
         if self.silent:
             self.backlog.append((self.link_down, (peer,)))
             return
-        self.joined_at.pop(peer, None)
+        for copy in self.copies:
+            self.joined_at.pop((peer, copy.content.number), None)
         self.serving.peer_gone(peer)
         self.keeping.link_down(peer)
         if self.scheduler is not None:
             self.scheduler.link_down(peer)
-        if self.run is not None and not self.run.finished:
-            self.run.mates.link_down(peer)
+        for copy in self.copies:
+            if copy.going is not None:
+                copy.going.mates.link_down(peer)
 
 
 _SWARM: Final[dict[type, Callable[[SimPeer, PeerId, Any], None]]] = {

@@ -23,6 +23,7 @@ from peerd.swarm.parents import WINDOW_S, Parent
 from peerd.swarm.picker import RANDOM_FIRST, Picker
 from peerd.swarm.requests import Requests
 from peerd.swarm.turns import Child, Item, Rank, Turns
+from tools.sim.copies import Copy
 from tools.sim.peer import SimPeer
 from tools.sim.report import readers_over_bound, times_over_bound
 from tools.sim.scenario import Scenario, load
@@ -59,8 +60,10 @@ class Policy:
 
 MEASURES: Final[dict[str, Callable[[World], float]]] = {
     "time": lambda world: times_over_bound(world)[-1],
-    "copies": lambda world: world.origin.sent_bytes / world.length_bytes,
-    "wasted": lambda world: sum(p.wasted_bytes for p in world.peers) / world.length_bytes,
+    "copies": lambda world: world.origin.sent_bytes / sum(x.length_bytes for x in world.contents),
+    "wasted": lambda world: (
+        sum(p.wasted_bytes for p in world.peers) / sum(x.length_bytes for x in world.contents)
+    ),
     "quarter": lambda world: max(readers_over_bound(world)),
     "failed": lambda world: sum(p.done_at is None for p in world.peers),
 }
@@ -145,9 +148,9 @@ def _all_at_once(self: FirstCopies, *_: Any) -> tuple[PeerId, ...]:
 _completed = World.completed
 
 
-def _goes(self: World, peer: SimPeer) -> None:
+def _goes(self: World, copy: Copy, peer: SimPeer) -> None:
     """World.completed, and then the peer goes."""
-    _completed(self, peer)
+    _completed(self, copy, peer)
     self.clock.after(0.0, peer.guarded(peer.kill))
 
 

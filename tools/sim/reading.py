@@ -134,8 +134,8 @@ class LeasedRead:
     def _size(self, block: int) -> int:
         """Resolving reads the first 256 KiB; a larger piece 0 takes a second request."""
         if block == _HEAD:
-            return min(PIECE_LENGTH_MIN_BYTES, self._world.length_bytes)
-        return self._peer.store.size_of(block)
+            return min(PIECE_LENGTH_MIN_BYTES, self._run.content.length_bytes)
+        return self._run.store.size_of(block)
 
     def block_sent(self) -> int:
         block = self._body.popleft()
@@ -153,7 +153,7 @@ class LeasedRead:
         if block == _HEAD:
             self._resolved()
         elif self.info.kind is LeaseKind.AUDIT:
-            self._made.append(self._world.attest(self._peer, block))
+            self._made.append(self._run.content.attest(self._peer, block))
             self._block_done()
         else:
             self._peer.commit(self._committed, block)
@@ -164,9 +164,9 @@ class LeasedRead:
     def _committed(self, index: int) -> None:
         if self.over or self._run.finished:
             return
-        if index not in self._peer.store:
-            made = self._world.attest(self._peer, index)
-            self._world.held(self._peer, index, made, None)
+        if index not in self._run.store:
+            made = self._run.content.attest(self._peer, index)
+            self._world.held(self._run.copy, self._peer, index, made, None)
             self._made.append(made)
             self._run.piece_read(index)
         self._block_done()
@@ -177,8 +177,8 @@ class LeasedRead:
             self._next_run()
 
     def _resolved(self) -> None:
-        known = self._peer.store.version
-        info = self._world.version_by(self._peer)
+        known = self._run.store.version
+        info = self._run.content.version_by(self._peer)
         unchanged = known is not None and known.version == info.version
         if not unchanged:
             self._run.open_version(info)

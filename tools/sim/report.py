@@ -6,13 +6,16 @@ bytes are body bytes that left the origin.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.sim.along import QUARTER
-from tools.sim.bounds import group_bound_s, holders, own_bound_s, phases
+from tools.sim.bounds import alone_bound_s, group_bound_s, holders, own_bound_s, phases
 from tools.sim.clock import START_S
 from tools.sim.gossip import SAMPLE_MAX, SAMPLE_S, bytes_per_peer_s
 from tools.sim.world import World
+
+if TYPE_CHECKING:
+    from tools.sim.peer import SimPeer
 
 
 def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
@@ -23,6 +26,10 @@ def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
     done = [p for p in world.peers if p.done_at is not None and p.wants_at is not None]
     if untroubled:
         done = [peer for peer in done if not peer.troubled]
+    if world.scenario.peers.rates:
+        return sorted(
+            ((p.done_at or 0.0) - (p.wants_at or 0.0)) / alone_bound_s(world, p) for p in done
+        )
     if world.scenario.arrivals.kind == "flash":
         bound, begin = group_bound_s(world), min((p.wants_at or 0.0 for p in done), default=0.0)
         return sorted(((p.done_at or 0.0) - begin) / bound for p in done)
@@ -38,9 +45,14 @@ def _newcomers(world: World) -> list[float]:
 
 def readers_over_bound(world: World) -> list[float]:
     """When a quarter was read along, over the least time that a downlink takes for it, sorted."""
-    least_s = world.length_bytes / QUARTER / world.down_bytes_s
+    least_s = world.contents[0].length_bytes / QUARTER / world.down_bytes_s
     readers = ((p.along.quarter_at, p.wants_at) for p in world.peers if p.reads)
     return sorted((at - since) / least_s for at, since in readers if at and since)
+
+
+def _lacks(world: World, peer: SimPeer) -> bool:
+    """Whether something that is wanted there never came."""
+    return any(copy.done_at is None for copy in world.wanted_by(peer))
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -50,7 +62,7 @@ def quantile(values: list[float], share: float) -> float:
 
 def result(world: World, cpu_s: float) -> dict[str, Any]:
     """The keys of design.md, section 11, and some more."""
-    times, size = times_over_bound(world), world.length_bytes
+    times, size = times_over_bound(world), sum(x.length_bytes for x in world.contents)
     survivors = times_over_bound(world, untroubled=True)
     newcomers, readers = _newcomers(world), readers_over_bound(world)
     peers, seconds = world.peers, max(1e-9, world.clock.now - START_S)
@@ -73,13 +85,14 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "control_bytes_per_peer_s": round(control / len(peers) / seconds, 1),
         **gossip_beside(len(peers), world.seed),
         "keeper_fan_in": world.fan_in_max,
-        "failed": sum(1 for p in peers if p.done_at is None and (p.alive or p.comes_back)),
+        "failed": sum(1 for p in peers if _lacks(world, p) and (p.alive or p.comes_back)),
         "killed": sum(1 for p in peers if not p.alive),
         "wrong_held": world.wrong_held(),
         "protocol_errors": world.errors,
         "peers": len(peers),
         "seed": world.seed,
         "bound_s": round(group_bound_s(world), 3),
+        "tasks": _tasks(world),
         "phases": [[round(each, 3) for each in phase] for phase in phases(world)]
         if world.moments
         else [],
@@ -89,6 +102,20 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "cpu_s": round(cpu_s, 2),
         "trace": world.trace.digest(),
     }
+
+
+def _tasks(world: World) -> list[dict[str, float]]:
+    """Of each content how long those who finished it waited for it."""
+    rows = []
+    for content in world.contents:
+        copies = [peer.copies[content.number] for peer in world.peers]
+        waited = sorted(x.done_at - x.wants_at for x in copies if x.done_at and x.wants_at)
+        rows.append({
+            "bytes": content.length_bytes,
+            "p50_s": round(quantile(waited, 0.5), 3),
+            "max_s": round(quantile(waited, 1.0), 3),
+        })  # fmt: skip
+    return rows
 
 
 def gossip_beside(count: int, seed: int) -> dict[str, Any]:
@@ -121,6 +148,11 @@ def table(name: str, row: dict[str, Any]) -> str:
         )
     if row["readers_max"]:
         lines.append(f"  a quarter was read along within {row['readers_max']} x its bound")
+    for number, task in enumerate(row["tasks"] if len(row["tasks"]) > 1 else ()):
+        lines.append(
+            f"  task {number}, {task['bytes']} bytes: half had it after {task['p50_s']} s, "
+            f"the last after {task['max_s']} s"
+        )
     for took_s, least_s in row["phases"]:
         lines.append(f"  between partition and heal: {took_s} s, at least {least_s} s")
     lines += [f"  protocol error: {line}" for line in row["protocol_errors"][:5]]

@@ -22,6 +22,7 @@ from peerd.swarm.member import LEASES_MAX
 from peerd.swarm.run import PROGRESS_EVERY_S, TICK_MAX_S
 from tools.sim import ending
 from tools.sim.clock import Timer
+from tools.sim.copies import Copy
 from tools.sim.mates import Mates
 from tools.sim.reading import LeasedRead, ReadTurns
 from tools.sim.scopes import Scopes
@@ -36,11 +37,12 @@ FRESH_S: Final = 60.0
 
 
 class Run:
-    """Wants the whole of the content on one peer."""
+    """Wants the whole of one content on one peer."""
 
-    def __init__(self, peer: SimPeer) -> None:
+    def __init__(self, peer: SimPeer, copy: Copy) -> None:
         self.peer, self.world = peer, peer.world
-        self.task = peer.world.task
+        self.copy, self.store, self.content = copy, copy.store, copy.content
+        self.task = copy.content.task
         self.scope = ""
         self.core = Download(peer.own, peer.rng, peer.zone)
         self.mates = Mates(self)
@@ -51,7 +53,7 @@ class Run:
         self.leases: dict[int, LeasedRead] = {}
         self.read_turns = ReadTurns()
         self.culprits: dict[PeerId, str] = {}
-        self.confirmed = peer.world.spec.digest is not None
+        self.confirmed = copy.content.spec.digest is not None
         self._complaints: dict[PeerId, str] = {}
         self._access = Access.REFUSED if peer.refused else Access.UNKNOWN
         self._pending: deque[ev.Event] = deque()
@@ -63,7 +65,7 @@ class Run:
     # --- its life
 
     def start(self) -> None:
-        store = self.peer.store
+        store = self.store
         if store.version is not None:
             self._use(store.version)
         if not self.finished:
@@ -85,7 +87,7 @@ class Run:
         self.finished = True
         for lease in list(self.leases.values()):
             lease.stop()
-        version = self.peer.store.version
+        version = self.store.version
         if version is not None:
             for parent in tuple(self.core.parents):
                 if parent.in_flight:
@@ -95,16 +97,16 @@ class Run:
     def fail(self, words: str) -> None:
         if not self.finished:
             self.state = "failed"
-            self.world.failed(self.peer, words)
+            self.world.failed(self.copy, self.peer, words)
             self.end()
             self.peer.keeping.leave(self.task)
 
     # --- scheduler.service.SwarmMember
 
     def enrolment(self) -> EnrolState:
-        store = self.peer.store
+        store = self.store
         return EnrolState(
-            spec=self.world.spec, shared=True, wants=True, access=self._access,
+            spec=self.content.spec, shared=True, wants=True, access=self._access,
             version=store.version, have=store.held.to_bytes() if store.version else b"",
             leases=tuple(lease.standing() for lease in self.leases.values()),
         )  # fmt: skip
@@ -141,7 +143,7 @@ class Run:
                 if lease in self.leases:
                     self.leases[lease].revoke()
             case msg.Verdict(attester=attester, words=words, version=version_id):
-                version_here = self.peer.store.version
+                version_here = self.store.version
                 if version_here is not None and version_here.version == version_id:
                     ending.condemn(self, attester, words)
             case msg.Unreadable(words=words):
@@ -163,7 +165,7 @@ class Run:
         if info.lease in self.leases:
             self.leases[info.lease].renewed(info)
             return
-        here = self.peer.store.version
+        here = self.store.version
         fits = here is not None and grant.version in (None, here)
         if info.kind is not LeaseKind.RESOLVE and grant.version is not None and here is not None:
             fits = grant.version.version == here.version
@@ -185,10 +187,10 @@ class Run:
 
     def open_version(self, info: VersionInfo) -> None:
         """The version that this download is of, from here on."""
-        self.world.verified(info)
-        store = self.peer.store
+        self.content.verified(info)
+        store = self.store
         if store.version is None or store.version.version != info.version:
-            store.create(info, self.world.nobody)
+            store.create(info, self.content.nobody)
             self._use(info)
 
     def lost(self, index: int) -> None:
@@ -196,7 +198,7 @@ class Run:
 
     def _use(self, info: VersionInfo) -> None:
         self.state = "fetching"
-        held = self.peer.store.held
+        held = self.store.held
         self.post(ev.VersionOpened(info, held.copy()))
         if not held.complete():
             self.scopes.enrol(info)
@@ -224,7 +226,7 @@ class Run:
         self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
 
     def ask_leases(self, room: int) -> None:
-        if self.peer.store.version is None or not self.confirmed:
+        if self.store.version is None or not self.confirmed:
             room = max(1, room)
         self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
 
@@ -247,14 +249,14 @@ class Run:
         return True
 
     def _acknowledged(self, sender: PeerId, index: int, made: Attestation) -> None:
-        store = self.peer.store
+        store = self.store
         if self.finished:
             return
         size_bytes = store.size_of(index)
         if index in store:
             self.peer.wasted_bytes += size_bytes
         else:
-            self.world.held(self.peer, index, made, sender)
+            self.world.held(self.copy, self.peer, index, made, sender)
         self.post(ev.PieceArrived(sender, PieceIndex(index), size_bytes))
 
     # --- carrying out
@@ -287,12 +289,12 @@ class Run:
         self.mates.connect(order.peer)
 
     def _request(self, order: ev.RequestPieces) -> None:
-        version, lacking = self.peer.store.version, len(self.peer.store.held.missing())
+        version, lacking = self.store.version, len(self.store.held.missing())
         assert version is not None, "asked without a version"
         self.mates.send(order.peer, msg.Request(version.version, order.indices, lacking))
 
     def _cancel(self, order: ev.CancelPieces) -> None:
-        version = self.peer.store.version
+        version = self.store.version
         assert version is not None, "asked without a version"
         self.mates.send(order.peer, msg.Cancel(version.version, order.indices))
 
@@ -320,7 +322,7 @@ class Run:
     def _drop(self, order: ev.Drop) -> None:
         if order.peer in self.core.parents.blocked:
             self.culprits[order.peer] = order.words
-        version = self.peer.store.version
+        version = self.store.version
         if version is not None:
             full = order.peer not in self.core.parents.blocked
             self.mates.left(order.peer, msg.Depart(version.version, full))
@@ -362,7 +364,7 @@ class Run:
     def _report_progress(self) -> None:
         if self.finished:
             return
-        store = self.peer.store
+        store = self.store
         if store.version is not None and store.held != self._told:
             self._told = store.held.copy()
             self.tell_progress()
@@ -370,7 +372,7 @@ class Run:
         self.world.clock.after(PROGRESS_EVERY_S, self.peer.guarded(self._report_progress))
 
     def tell_progress(self) -> None:
-        store = self.peer.store
+        store = self.store
         if store.version is not None:
             have = store.held.to_bytes()
             self.tell_keeper(msg.Progress(self.task, store.version.version, have))

@@ -29,7 +29,8 @@ Count = Annotated[int, Meta(ge=0, le=100_000)]
 
 class Peers(Struct, frozen=True, forbid_unknown_fields=True):
     """`seeds` of them stay to read origins and serve; somebody reads along in order with the last
-    `readers`, as soon as the next piece is there. `schedulers` of them may lead; 0: degraded."""
+    `readers`, as soon as the next piece is there. `schedulers` of them may lead; 0: degraded.
+    `rates`: what of both rates one peer after the other has, from the first again at the end."""
 
     count: Annotated[int, Meta(ge=1, le=100_000)] = 64
     up_mbit_s: Rate = 100.0
@@ -37,6 +38,7 @@ class Peers(Struct, frozen=True, forbid_unknown_fields=True):
     seeds: Count = 0
     readers: Count = 0
     schedulers: Count = 0
+    rates: list[Annotated[float, Meta(gt=0, le=1)]] = []
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +86,19 @@ class Costs(Struct, frozen=True, forbid_unknown_fields=True):
     handshake_ms: Millis = 1.6
 
 
+class Task(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several contents: those of a `share` of the peers, by chance, want it `at_s` after
+    they arrived."""
+
+    size: str = "64MiB"
+    at_s: Seconds = 0.0
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+
+    @property
+    def size_bytes(self) -> int:
+        return parse_size(self.size)
+
+
 class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happens, at a time after the start or once so much is held by all together.
 
@@ -107,7 +122,7 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything but the seed."""
+    """Everything but the seed. `tasks`: instead of the one of `size` that everybody wants."""
 
     description: str
     size: str = "64MiB"
@@ -119,11 +134,12 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     arrivals: Arrivals = Arrivals()
     membership: Membership = Membership()
     costs: Costs = Costs()
+    tasks: list[Task] = []
     events: list[Happening] = []
 
     @property
-    def size_bytes(self) -> int:
-        return parse_size(self.size)
+    def all_tasks(self) -> list[Task]:
+        return self.tasks or [Task(self.size)]
 
 
 def names() -> list[str]:
@@ -170,10 +186,11 @@ def _set(table: dict[str, Any], key: str, value: str) -> None:
 
 def _check(scenario: Scenario, path: Path) -> None:
     """What the types cannot say."""
-    try:
-        parse_size(scenario.size)
-    except ValueError as error:
-        raise UsageError(f"{path}: size: {error}") from error
+    for task in scenario.all_tasks:
+        try:
+            parse_size(task.size)
+        except ValueError as error:
+            raise UsageError(f"{path}: size: {error}") from error
     if scenario.peers.seeds > scenario.peers.count:
         raise UsageError(f"{path}: more seeds than peers")
     if scenario.peers.readers > scenario.peers.count:
@@ -185,6 +202,8 @@ def _check(scenario: Scenario, path: Path) -> None:
         raise UsageError(f"{path}: the origin's zone is none of {', '.join(zones)}")
     for number, happening in enumerate(scenario.events):
         place = f"{path}: events[{number}]"
+        if happening.do == "partition" and len(scenario.all_tasks) > 1:
+            raise UsageError(f"{place}: of a partition of several tasks no bound is known")
         if (happening.at_s is None) == (happening.at_progress is None):
             raise UsageError(f"{place}: say either at_s or at_progress")
         if isinstance(happening.who, list):

@@ -7,6 +7,7 @@ nobody that may lead has none of this.
 from __future__ import annotations
 
 from collections import defaultdict
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -45,7 +46,8 @@ class Scheduler:
         self.seat.advising.on_advice = self._advised
         self._decisions = 0
         self._at = self._world.clock.now
-        self._used_s, self._sent, self._came = peer.cpu_s, peer.up.carried_bytes(), 0
+        self._used_s, self._sent = peer.cpu_s, peer.up.carried_bytes()
+        self._came: dict[TaskId, int] = {}
         self._timer = Timer(self._world.clock, peer.guarded(self._tick))
         self.changed()
 
@@ -83,9 +85,9 @@ class Scheduler:
     def _advised(
         self, task: TaskId, parents: tuple[RosterPeer, ...], leader: PeerId, term: int, until: float
     ) -> None:
-        run = self._peer.run
-        if run is not None and not run.finished:
-            run.post(ev.Advised(parents, until))
+        for copy in self._peer.copies:
+            if copy.content.task == task and copy.going is not None:
+                copy.going.post(ev.Advised(parents, until))
 
     # --- what it tells of itself
 
@@ -96,28 +98,27 @@ class Scheduler:
         load = min(100, int(100 * (peer.cpu_s - self._used_s) / past_s))
         up = int((sent - self._sent) / past_s)
         self._at, self._used_s, self._sent = now, peer.cpu_s, sent
-        run, store = peer.run, peer.store
-        count = store.version.piece_count or 0 if store.version is not None else 0
-        going = run is not None and not run.finished
         swarms: dict[TaskId, SwarmReport] = {}
-        if going:
-            came = len(store.held) * (store.size_of(0) if count else 0)
-            rate = max(0, int((came - self._came) / past_s))
-            self._came = came
-            swarms[self._world.task] = SwarmReport(
-                self._world.task, count, len(store.held), True, rate
-            )
-        elif count and now - peer.serving.asked_at < SERVES_S:
-            swarms[self._world.task] = SwarmReport(
-                self._world.task, count, len(store.held), False, 0
-            )
-        zones = self._zones(run) if run is not None and going else {}
-        return Facts(load, up, peer.serving.children, swarms, zones)
+        going: list[Run] = []
+        for copy in peer.copies:
+            task, store = copy.content.task, copy.store
+            count = copy.content.count if store.version is not None else 0
+            if copy.going is not None:
+                going.append(copy.going)
+                came = len(store.held) * store.size_of(0) if count else 0
+                rate = max(0, int((came - self._came.get(task, came)) / past_s))
+                self._came[task] = came
+                swarms[task] = SwarmReport(task, count, len(store.held), True, rate)
+            elif (
+                count and now - peer.serving.asked_at.get(copy.content.version_id, -inf) < SERVES_S
+            ):
+                swarms[task] = SwarmReport(task, count, len(store.held), False, 0)
+        return Facts(load, up, peer.serving.children, swarms, self._zones(going))
 
-    def _zones(self, run: Run) -> dict[str, ZoneReport]:
+    def _zones(self, going: list[Run]) -> dict[str, ZoneReport]:
         rates: dict[str, float] = defaultdict(float)
         ways: dict[str, float] = {}
-        for parent in run.core.parents:
+        for parent in (parent for run in going for parent in run.core.parents):
             if parent.rate_bytes_s is not None:
                 zone = self._world.network.peers[parent.peer].zone
                 rates[zone] += parent.rate_bytes_s

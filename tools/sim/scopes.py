@@ -31,7 +31,7 @@ class ScopeMember:
         run = self._run
         return EnrolState(
             spec=None, shared=True, wants=not run.finished, access=Access.UNKNOWN,
-            version=self._version, have=run.peer.store.held.to_bytes(),
+            version=self._version, have=run.store.held.to_bytes(),
             leases=run.core.borders.standing(self.scope, run.world.clock.now),
         )  # fmt: skip
 
@@ -59,7 +59,7 @@ class ScopeMember:
                 pass
 
     def report_held(self) -> None:
-        held = self._run.peer.store.held.to_bytes()
+        held = self._run.store.held.to_bytes()
         self.tell(msg.Progress(self.task, self._version.version, held))
 
     def tell(self, message: Message) -> None:

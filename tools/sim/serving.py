@@ -27,7 +27,7 @@ class Sending:
 
     def __init__(self, serving: Serving, peer: PeerId, link: Link, item: Item) -> None:
         self.serving, self.peer, self.link, self.item = serving, peer, link, item
-        self.made = serving.made(item[1])
+        self.made = serving.made(item)
         self.flow_end = self.begun_at = 0.0
         self.flowing = False
 
@@ -43,18 +43,19 @@ class Serving:
         self._peer = peer
         self._turns = Turns(self._read_here)
         self._sending: dict[PeerId, dict[Item, Sending]] = {}
-        self.asked_at = -inf
+        self.asked_at: dict[VersionId, float] = {}
         self._timer = Timer(peer.world.clock, peer.guarded(self._go_on))
 
-    def made(self, index: int) -> Attestation:
+    def made(self, item: Item) -> Attestation:
         """As it is when the piece is taken in hand: it may be dropped before it is sent."""
-        return self._peer.store.made[index]
+        return self._peer.copy_of(item[0]).store.made[item[1]]
 
     def requested(self, peer: PeerId, message: msg.Request) -> None:
         link = self._peer.links.get(peer)
         if link is None or not link.up:
             return
-        version, self.asked_at = message.version, self._peer.world.clock.now
+        version = message.version
+        self.asked_at[version] = self._peer.world.clock.now
         refused = self._turns.asked(
             peer, [(version, index) for index in message.indices], message.lacking
         )
@@ -91,13 +92,13 @@ class Serving:
 
     def sent(self, sending: Sending) -> None:
         """The piece has left: it is on its way."""
-        peer, (_, index) = self._peer, sending.item
+        peer, (version, index) = self._peer, sending.item
         del self._sending[sending.peer][sending.item]
-        size_bytes = peer.store.size_of(index)
+        size_bytes = peer.copy_of(version).store.size_of(index)
         other = sending.link.other(peer)
         peer.world.network.carry(
-            sending.link, peer, size_bytes, sending.begun_at, other.piece_arrived, peer, index,
-            size_bytes, sending.made, peer.lies,
+            sending.link, peer, size_bytes, sending.begun_at, other.piece_arrived, peer,
+            sending.item, size_bytes, sending.made, peer.lies,
         )  # fmt: skip
         self._turns.sent(sending.peer, sending.item, peer.world.clock.now, whole=True)
         # Not from within the uplink's own step.
@@ -110,16 +111,16 @@ class Serving:
             self._turns.sent(peer, item, self._peer.world.clock.now, whole=False)
 
     def _go_on(self) -> None:
-        peer, store = self._peer, self._peer.store
+        peer = self._peer
         now = peer.world.clock.now
         self._turns.went(peer.up.carried_bytes(), now)
         while (turn := self._turns.next(now)) is not None:
             child, item = turn
             version, index = item
-            link = peer.links.get(child)
+            link, store = peer.links.get(child), peer.copy_of(version).store
             if link is None or not link.up:
                 self._turns.gone(child)
-            elif store.version is None or store.version.version != version or index not in store:
+            elif store.version is None or index not in store:
                 self._turns.sent(child, item, now, whole=False)
                 self._reject(child, version, (PieceIndex(index),))
             else:
@@ -129,7 +130,7 @@ class Serving:
         self._timer.set(self._turns.deadline(now))
 
     def _read_here(self, item: Item) -> bool:
-        store, index = self._peer.store, item[1]
+        store, index = self._peer.copy_of(item[0]).store, item[1]
         return index in store and store.made[index].attester == self._peer.own
 
     def _reject(self, peer: PeerId, version: VersionId, indices: tuple[PieceIndex, ...]) -> None:

@@ -1,4 +1,4 @@
-"""All peers of a scenario, the content they want, and what happens to them.
+"""All peers of a scenario, the contents they want, and what happens to them.
 
 Always: the same scenario and seed give the same trace; a piece counts as held with whoever vouched
 for it, so that what is wrong is seen (`wrong_held`).
@@ -11,15 +11,15 @@ from random import Random
 from typing import Final
 
 from peerd.errors import RemoteProtocolError
-from peerd.ids import PeerId, PieceIndex
-from peerd.manifest import Attestation, VersionInfo, version_id
-from peerd.pieces import piece_length_for
+from peerd.ids import PeerId
+from peerd.manifest import Attestation
 from peerd.rendezvous import ranked
 from peerd.scheduler.ports import Member
 from peerd.signing import SigningKey
-from peerd.task import Ask, TaskSpec, task_id
 from tools.sim.bounds import Moment
 from tools.sim.clock import START_S, Clock
+from tools.sim.content import Content
+from tools.sim.copies import Copy
 from tools.sim.flows import Uplink
 from tools.sim.happenings import Happenings
 from tools.sim.network import Network
@@ -27,7 +27,6 @@ from tools.sim.peer import SimPeer
 from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
 from tools.sim.trace import Trace
 
-DIGEST: Final = "sha256:" + "ab" * 32
 RESYNC_S: Final = 1.0
 """From the start of a daemon to its first full sync: some dials of 250 ms (reference in
 docs/measurements.md: ready within three seconds)."""
@@ -46,12 +45,13 @@ class World:
         self.network = Network(self.clock, scenario, Random(f"network/{seed}"))
         self.origin = Uplink(self.clock, scenario.origin.up_mbit_s * BYTES_PER_MBIT)
         self.origin_latency_s = scenario.origin.latency_ms / 1e3
-        self.length_bytes = scenario.size_bytes
-        self.spec = TaskSpec("https://origin.example/content", DIGEST if scenario.digest else None)
-        self.task = task_id(Ask(self.spec), b"")
-        self._versions: dict[PeerId, VersionInfo] = {}
-        self._verified: dict[int, VersionInfo] = {}
+        self.contents = [
+            Content(number, task.size_bytes, digest=scenario.digest)
+            for number, task in enumerate(scenario.all_tasks)
+        ]
+        self.number_of = {content.version_id: content.number for content in self.contents}
         self.peers: list[SimPeer] = []
+        self.wanted: list[tuple[SimPeer, Content]] = []
         self.gone = self.done = self.pieces_held = self.fan_in_max = 0
         self.errors: list[str] = []
         self._known: list[SimPeer] = []
@@ -59,9 +59,6 @@ class World:
         self.happenings = Happenings(self)
         self.moments: list[Moment] = []
         self._people()
-        first = self.peers[0]
-        self.nobody = Attestation("0" * 64, 0, bytes(32), first.own, bytes(64))  # type: ignore[arg-type]
-        self.count = self.version_by(first).piece_count or 0
 
     def _people(self) -> None:
         scenario, zones = self.scenario, zone_names(self.scenario)
@@ -74,6 +71,15 @@ class World:
             peer = SimPeer(self, number, key, zone, seed=seed, scheduler=scheduler)
             self.peers.append(peer)
             self.network.peers[peer.own] = peer
+        for content, task in zip(self.contents, scenario.all_tasks, strict=True):
+            some = self.peers
+            if task.share < 1.0:
+                some = self.rng.sample(self.peers, max(1, round(task.share * count)))
+                some.sort(key=lambda peer: peer.number)
+            self.wanted += [(peer, content) for peer in some]
+
+    def wanted_by(self, peer: SimPeer) -> list[Copy]:
+        return [peer.copies[content.number] for who, content in self.wanted if who is peer]
 
     # --- who is known
 
@@ -90,72 +96,42 @@ class World:
                 wait_s = self.rng.random() * spread_s
                 self.clock.after(wait_s, peer.guarded(peer.views.refresh))
 
-    # --- the content
-
-    def version_by(self, peer: SimPeer) -> VersionInfo:
-        """What the origin says, vouched for by `peer`."""
-        if peer.own not in self._versions:
-            digest, validator = self.spec.digest, None if self.spec.digest else '"v1"'
-            version = version_id(
-                self.task, digest=digest, validator=validator, length_bytes=self.length_bytes,
-                nonce=b"",
-            )  # fmt: skip
-            info = VersionInfo(
-                self.task, version, self.length_bytes, piece_length_for(self.length_bytes),
-                validator, True, digest, peer.own, bytes(64),
-            )  # fmt: skip
-            self._versions[peer.own] = info.signed(peer.key)
-        return self._versions[peer.own]
-
-    def verified(self, info: VersionInfo) -> None:
-        """Its signature is right. Peers share the object, so one check does for all of them."""
-        if self._verified.get(id(info)) is not info:
-            self._verified[id(info)] = info.verified()
-
-    def attest(self, peer: SimPeer, index: int) -> Attestation:
-        """`peer` read the piece, and says which digest it has (a liar: another)."""
-        version = self.version_by(peer).version
-        digest = _digest(index, self._wrong_by(peer.number) if peer.misreads else 0)
-        return Attestation.made(peer.key, version, PieceIndex(index), digest)
-
-    @staticmethod
-    def _wrong_by(number: int) -> int:
-        return number + 1
-
-    def right(self, made: list[Attestation]) -> bool:
-        """Whether the whole content has its digest."""
-        return all(each.digest == _digest(index, 0) for index, each in enumerate(made))
+    # --- what is held
 
     def wrong_held(self) -> int:
         """Pieces in the stores of those who finished that are not the content's."""
-        return sum(
-            made.digest != _digest(index, 0)
-            for peer in self.peers if peer.done_at is not None
-            for index, made in enumerate(peer.store.made)
-        )  # fmt: skip
+        copies = [copy for peer in self.peers for copy in peer.copies if copy.done_at is not None]
+        return sum(copy.content.wrong(copy.store.made) for copy in copies)
 
-    # --- what came to pass
-
-    def held(self, peer: SimPeer, index: int, made: Attestation, sender: PeerId | None) -> None:
-        peer.store.held.add(index)
-        peer.store.made[index] = made
+    def held(
+        self, copy: Copy, peer: SimPeer, index: int, made: Attestation, sender: PeerId | None
+    ) -> None:  # fmt: skip
+        copy.store.held.add(index)
+        copy.store.made[index] = made
         self.pieces_held += 1
         if self.pieces_held >= self.happenings.next_pieces:
             self.happenings.progressed(self.pieces_held)
         source = "origin" if sender is None else self.network.peers[sender].number
-        self.trace.note(self.clock.now, peer.number, "holds", index, source)
-        peer.along.go_on()
+        self._note(copy, peer, "holds", index, source)
+        if copy is peer.copies[0]:
+            peer.along.go_on()
 
-    def completed(self, peer: SimPeer) -> None:
-        if peer.done_at is None:
-            self.done += 1
-            peer.done_at = self.clock.now
-        self.trace.note(self.clock.now, peer.number, "complete", 0, "")
+    def completed(self, copy: Copy, peer: SimPeer) -> None:
+        if copy.done_at is None:
+            self.done += copy.wants_at is not None
+            copy.done_at = self.clock.now
+        self._note(copy, peer, "complete", 0, "")
 
-    def failed(self, peer: SimPeer, words: str) -> None:
-        peer.error = words
-        self.gone += peer.done_at is None
-        self.trace.note(self.clock.now, peer.number, "failed", 0, words)
+    def failed(self, copy: Copy, peer: SimPeer, words: str) -> None:
+        copy.error = words
+        self.gone += copy.done_at is None
+        self._note(copy, peer, "failed", 0, words)
+
+    def _note(self, copy: Copy, peer: SimPeer, what: str, index: int, more: object) -> None:
+        """Of several contents the line says which."""
+        if len(self.contents) > 1:
+            what = f"{what}-{copy.content.number}"
+        self.trace.note(self.clock.now, peer.number, what, index, more)
 
     def protocol_error(self, peer: SimPeer, error: RemoteProtocolError) -> None:
         """Somebody broke the protocol, which no simulated peer may do."""
@@ -163,15 +139,16 @@ class World:
             self.errors.append(f"{self.clock.now - START_S:.3f} s, peer {peer.number}: {error}")
 
     def keeper(self) -> SimPeer | None:
-        """Who keeps the task now; the first in order where views differ."""
-        keeping = {p.own: p for p in self.peers if p.alive and p.keeping.core.kept(self.task)}
-        return keeping[ranked(keeping, self.task)[0]] if keeping else None
+        """Who keeps the first task now; the first in order where views differ."""
+        task = self.contents[0].task
+        keeping = {p.own: p for p in self.peers if p.alive and p.keeping.core.kept(task)}
+        return keeping[ranked(keeping, task)[0]] if keeping else None
 
     # --- from begin to end
 
     def run(self) -> None:
         self._begin()
-        wanting = self.scenario.peers.count
+        wanting = len(self.wanted)
         until_s = START_S + self.scenario.limit_s
         self.clock.run(until_s, lambda: self.done + self.gone >= wanting)
 
@@ -185,8 +162,10 @@ class World:
             if peer in booting:
                 self.clock.after(self.rng.random() * membership.booting_s, self._booted, peer)
         self.happenings.begin()
-        for peer, at_s in zip(self.peers, self._arrivals(), strict=True):
-            self.clock.after(at_s, peer.get)
+        arrivals = dict(zip(self.peers, self._arrivals(), strict=True))
+        for peer, content in self.wanted:
+            at_s = arrivals[peer] + self.scenario.all_tasks[content.number].at_s
+            self.clock.after(at_s, peer.get, peer.copies[content.number])
 
     def _booted(self, peer: SimPeer) -> None:
         peer.views.synced = True
@@ -197,8 +176,9 @@ class World:
         """On the same store; it has a membership again after a sync."""
         peer.start(synced=False)
         self.clock.after(RESYNC_S * (0.5 + self.rng.random()), peer.guarded(self._resynced), peer)
-        if peer.wants_at is not None:
-            peer.get()
+        for copy in peer.copies:
+            if copy.wants_at is not None:
+                peer.get(copy)
 
     @staticmethod
     def _resynced(peer: SimPeer) -> None:
@@ -223,7 +203,3 @@ def _of_some(number: int, some: int, count: int) -> bool:
     """Whether it is one of so many, who are spread over all, and so over the zones."""
     every = max(1, count // max(1, some))
     return number % every == 0 and number // every < some
-
-
-def _digest(index: int, wrong: int) -> bytes:
-    return wrong.to_bytes(24, "big") + index.to_bytes(8, "big")
