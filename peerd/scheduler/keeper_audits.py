@@ -69,7 +69,7 @@ class Audits:
         self.pieces_audited = 0
         self.pieces_disputed = 0
         self.pieces_hedged = 0
-        self._budget = 0
+        self._budget = self._audits_left = 0
         self._dispute_budget = 0
         self._config = config
         self._rng = rng
@@ -81,6 +81,7 @@ class Audits:
         self.pending.clear()
         self.running.clear()
         self._budget = int((count or 0) * self._config.audit_budget) if ranged else 0
+        self._audits_left = round((count or 0) * self._config.audit_share)
         self._dispute_budget = 2 * (count or 0)
 
     def made(self, attestation: Attestation) -> None:
@@ -88,9 +89,10 @@ class Audits:
         peer, index = attestation.attester, attestation.index
         self.read_by[peer] = self.read_by.get(peer, 0) | 1 << index
         waiting = len(self.pending) + len(self.running)
-        if self._budget > waiting and waiting < self._config.audits_pending_max:
+        if min(self._budget, self._config.audits_pending_max) > waiting and self._audits_left > 0:
             if self._rng.random() >= self._config.audit_share:
                 return
+            self._audits_left -= 1  # The other half is for what does not spread, and hedges.
             claims = {index: {peer: attestation.digest}}
             self.pending.append(Check(index, 1, claims, dispute=False))
 

@@ -29,6 +29,9 @@ SLOW_TIMES = 3
 """Who takes so many times as long for a piece as others do is slow; less is chance. Guess."""
 READERS_REMEMBERED = 32
 """Above `readers_max`: whoever reads now is among them."""
+TRY_TIMES = 4
+"""A slow reader is tried again where the rest takes the others so many times as long as one piece
+takes it: to read it, to pass it on, and as long again for what it is worse than it was. Guess."""
 TAKERS_SCANNED_MAX = 64
 """So many of those who ask are looked at for one that could take a lease over. Guess."""
 STREAM_AHEAD = 4
@@ -52,6 +55,7 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
     entry.pace_s = pace_s
     lease.made_at = entry.made_at = now
     entry.read |= bits
+    kept.alone.read(bits, now)
     kept.width.made(bits.bit_count(), now, wanted=_more_would_read(kept))
     kept.readers.pop(entry.peer, None)
     kept.readers[entry.peer] = now
@@ -143,8 +147,22 @@ def may_try(kept: Kept, entry: Entry, now: float) -> bool:
         return True
     if not others_read(kept, entry.peer, now - kept.config.failure_forget_s):
         return True
-    few = kept.book.extents_waiting <= kept.config.readers_first
-    return not few and entry.peer not in kept.book.by_holder
+    if entry.peer in kept.book.by_holder:
+        return False
+    return _left_s(kept, entry) >= TRY_TIMES * (entry.pace_s or 0.0) and (
+        kept.book.extents_waiting > kept.config.readers_first
+    )
+
+
+def _left_s(kept: Kept, but: Entry) -> float:
+    """How long the others need for what is not read yet, as fast as they read lately."""
+    rate = 0.0
+    for peer in kept.readers:
+        entry = kept.roster.entries.get(peer)
+        if entry is not None and entry is not but and peer in kept.roster.askers:
+            rate += 1.0 / max(entry.pace_s or inf, 1e-3)
+    lacking = (kept.roster.full & ~kept.roster.covered).bit_count()
+    return lacking / rate if rate else inf
 
 
 def back_off(kept: Kept, entry: Entry, now: float) -> None:

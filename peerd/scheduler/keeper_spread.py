@@ -22,10 +22,11 @@ def look(kept: Kept, now: float) -> None:
     """Fold over what members hold: which pieces have a second holder, and which do not for long."""
     if not kept.parallel or len(kept.readers) < 2:
         return
-    if now - kept.looked_at < kept.config.overdue_check_s:
+    if now - kept.alone.looked_at < kept.config.overdue_check_s:
         return
-    kept.looked_at = now
+    kept.alone.looked_at = now
     kept.spread = _twice_held(kept)
+    kept.alone.spread(kept.spread, now)
     for peer in list(kept.readers):
         entry = kept.roster.entries.get(peer)
         if entry is not None:
@@ -57,8 +58,14 @@ def _mark(kept: Kept, entry: Entry, now: float) -> None:
 
 def _rescue(kept: Kept, entry: Entry, now: float) -> None:
     """Others read again what is stuck, within the budget."""
-    stuck = entry.stuck & entry.bits & ~kept.spread & ~kept.rescued & ~kept.book.leased
-    if not stuck or not behind(kept, entry):
+    stuck = (
+        (entry.read | entry.stuck) & entry.bits & ~(kept.spread | kept.rescued | kept.book.leased)
+    )
+    if behind(kept, entry):
+        stuck &= entry.stuck
+    elif kept.book.drained:  # All wait for these.
+        stuck = kept.alone.overdue(stuck, kept.config.alone_s, now)
+    else:
         return
     bits = 0
     for _ in range(kept.audits.spend(stuck.bit_count())):

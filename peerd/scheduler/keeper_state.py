@@ -26,6 +26,7 @@ from peerd.link.messages import (
 )
 from peerd.manifest import VersionInfo
 from peerd.scheduler.cell_state import CellState
+from peerd.scheduler.keeper_alone import Alone
 from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
 from peerd.scheduler.keeper_width import Width
@@ -122,7 +123,7 @@ class Kept:
     spread: int = 0
     rescued: int = 0
     hedged: int = 0
-    looked_at: float = -inf
+    alone: Alone = field(default_factory=Alone)
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+from peerd.ids import PieceIndex, VersionId
 from peerd.link import messages as m
 from peerd.link.messages import LeaseKind
 from peerd.manifest import Attestation, VersionInfo
+from peerd.scheduler.keeper_audits import Audits
 from peerd.scheduler.keeper_events import KeeperConfig
 from tests.scheduler.desk import Desk
+from tests.scheduler.world import key
 
 ALWAYS = KeeperConfig(audit_share=1.0, audit_budget=1.0, ramp_first=64)
 NEVER = KeeperConfig(audit_share=0.0, ramp_first=64)
@@ -98,6 +103,17 @@ def test_audits_stay_within_one_percent() -> None:
             break
         answer(desk, leases[0])
     assert 0 < desk.core.unneeded_reads(desk.task)["audit"] <= 2
+
+
+def test_chance_leaves_the_other_half_of_the_budget_to_what_does_not_spread() -> None:
+    for seed in range(20):
+        audits = Audits(KeeperConfig(), random.Random(seed))
+        audits.begin(400, ranged=True)
+        for index in range(400):
+            made = Attestation.made(key(1), VersionId("5" * 64), PieceIndex(index), bytes(32))
+            audits.made(made)
+        assert len(audits.pending) <= 2
+        assert audits.spend(4) >= 2
 
 
 def dispute(desk: Desk, version: VersionInfo, by: int, of: int, lie: bool) -> None:

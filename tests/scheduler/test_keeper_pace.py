@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from peerd.link import messages as m
 from peerd.link.messages import LeaseKind, Outcome
 from peerd.scheduler.keeper_events import KeeperConfig
@@ -233,6 +235,20 @@ def test_a_slow_reader_is_not_given_the_last_extents() -> None:
     for_a_while(desk, near, {slow: 0.9}, 4.0)
     assert not desk.grants(slow)
     assert desk.core.kept(desk.task).finished  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("pieces", "again"), [(100, False), (400, True)])
+def test_a_slow_reader_is_tried_again_where_the_rest_takes_far_longer(
+    pieces: int, again: bool
+) -> None:
+    """It needs 3 s a piece, the other 0.1 s: the rest takes 7 s, or 37."""
+    desk, near, (slow,) = over_a_border(far=1, pieces=pieces)
+    for_a_while(desk, near, {slow: 3.0}, 3.2)
+    for lease in reads(desk, slow):
+        desk.report(slow, lease.lease, Outcome.RETURNED)
+    desk.forget()
+    for_a_while(desk, near, {slow: 3.0}, 2.0)
+    assert bool(desk.grants(slow)) == again
 
 
 def test_who_falls_behind_the_readers_of_its_own_zone_is_relieved() -> None:

@@ -100,3 +100,20 @@ def test_nor_where_no_other_can_read() -> None:
         swarm.desk.report(other, lease.lease, m.Outcome.REFUSED)
     swarm.run(3.0)
     assert len(swarm.made[one]) > 25
+
+
+def test_once_all_is_read_the_piece_that_one_alone_has_far_too_long_is_read_again() -> None:
+    """It may have a piece to itself, but not while nothing else is left to wait for."""
+    swarm = Swarm()
+    slow = swarm.readers[2]
+    swarm.stuck = {slow}
+    swarm.turn()
+    swarm.desk.ask(slow, 0)
+    for lease in reads(swarm.desk, slow):
+        swarm.desk.report(slow, lease.lease, m.Outcome.RETURNED)
+    swarm.run(4.0)
+    (stuck,) = swarm.made[slow]
+    assert not any(stuck in swarm.made[x] for x in swarm.readers if x != slow)
+    swarm.run(5.0)
+    assert any(stuck in swarm.made[x] for x in swarm.readers if x != slow)
+    assert swarm.desk.core.unneeded_reads(swarm.desk.task) == {"alone": 1}
