@@ -24,7 +24,8 @@ CELL_MEAN_MAX: Final = 44
 CELL_MEAN_MIN: Final = 15
 """Below this two cells become one again; far from half of the above, so that it stays so."""
 STEP_BITS: Final = 5
-"""A cell is cut into 2 to the power of so many at most: two delegates from each then fill it."""
+"""A cell is cut into 2 to the power of so many at most: one delegate from each is half of what its
+keeper may hear."""
 BITS_MAX: Final = 24
 _HASH_BITS: Final = 64
 
@@ -57,8 +58,12 @@ def wider_bits(bits: int) -> int:
 
 
 def delegates(cell: str) -> int:
-    """How many stand for a cell at the wider one's keeper, so that all of its cells fill it."""
-    return FAN_IN_MAX >> (len(cell) - wider_bits(len(cell)))
+    """How many stand for a cell at the wider one's keeper: all of its cells together half fill it.
+
+    The other half is for those whose view of the group's size, and so of its cells, is another one
+    (while a group boots, two of them differ for seconds), and for seed peers.
+    """
+    return FAN_IN_MAX // 2 >> (len(cell) - wider_bits(len(cell)))
 
 
 def scope_of(zone: str, cell: str) -> str:

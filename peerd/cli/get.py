@@ -30,6 +30,7 @@ class Wish:
     digest: str | None
     headers: Sequence[str]
     timeout: str | None
+    priority: int
     linger: str | None
     progress: bool
     as_json: bool
@@ -48,6 +49,7 @@ def run(wish: Wish) -> None:
         "digest": wish.digest,
         "headers": [_header(text) for text in wish.headers],
         "timeout_s": _timeout(wish.timeout),
+        "priority": wish.priority,
     }
     done = _got(wish, request, target)
     if wish.as_json:

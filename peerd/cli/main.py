@@ -186,6 +186,13 @@ def join(**flags: Any) -> None:
 )
 @click.option("--timeout", metavar="DURATION", help="Give up after this long: 30s, 5m, 2h.")
 @click.option(
+    "--priority",
+    type=click.IntRange(1, 6),
+    default=6,
+    show_default=True,
+    help="Of several downloads those of 6 go first, those of 1 last, where a scheduler leads.",
+)
+@click.option(
     "--linger",
     metavar="DURATION",
     help="How long a daemon that was started for this may stay at most, in the background, to give "

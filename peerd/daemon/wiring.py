@@ -109,11 +109,12 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         secret = key.sign(SECRET_PURPOSE, b"")
         swarm = SwarmService(near, secret, seed=config.seed_peer)
         schedulers = SchedulerService(
-            key, gossip, links, rng, FactsOfPeer(swarm, links, gossip),
+            key, gossip, links, rng, FactsOfPeer(swarm, links, keepers, gossip),
             wall_s=time.time() - trio.current_time(),
             evaluator=evaluator_named(config.evaluator),
         )  # fmt: skip
         schedulers.seat.advising.on_advice = swarm.advised
+        schedulers.seat.advising.on_keeper_advice = keepers.advised
         counting = Counting(store, origin, links)
         facade = Facade(
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)

@@ -82,7 +82,7 @@ class Facade:
             )
             ends_at = started_at + (request.timeout_s or float("inf"))
             for attempt in range(1, ATTEMPTS_MAX + 1):
-                async with self._swarm.wanted(ask) as run:
+                async with self._swarm.wanted(ask, request.priority) as run:
                     while not run.finished.is_set():
                         if trio.current_time() >= ends_at:
                             raise TimedOut(_late(run, request.timeout_s))

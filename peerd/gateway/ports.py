@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from peerd.link.scheduler_messages import PRIORITY_MAX
 
 
 class GetRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/get. `headers` are the caller's, as typed."""
+    """Body of POST /v1/get. `headers` are the caller's, as typed; `priority` 1 to 6, the most
+    urgent."""
 
     url: str
     digest: str | None = None
@@ -17,6 +20,7 @@ class GetRequest(Struct, frozen=True, forbid_unknown_fields=True):
     tag: str = ""
     application: str = ""
     timeout_s: float | None = None
+    priority: Annotated[int, Meta(ge=1, le=PRIORITY_MAX)] = PRIORITY_MAX
 
 
 class GetProgress(Struct, frozen=True, tag="progress", tag_field="event"):

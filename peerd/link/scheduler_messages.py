@@ -21,15 +21,22 @@ from peerd.link.own_messages import LinkMessage
 from peerd.link.swarm_messages import WireZone
 
 SWARMS_MAX: Final = 8
-ZONES_MAX: Final = 8
+ZONES_MAX: Final = 5
 """Of one report; what is more is said a second later. A report has 1.9 KB at most."""
 REPORTS_MAX: Final = 64
 """Of one message: half of what a message may have."""
 
+KEPT_MAX: Final = 4
+"""Tasks that one keeps, of one report; what is more is said a second later."""
+READERS_MAX: Final = 64
+"""Of a keeper's members: as many as it has at most (cells.FAN_IN_MAX)."""
 PARENTS_MAX: Final = 8
 """Half of what a peer dials for (swarm/parents.py): the other half it finds by itself."""
 ADVISED_MAX: Final = 64
 
+PRIORITY_MAX: Final = 6
+WirePriority = Annotated[int, Meta(ge=1, le=PRIORITY_MAX)]
+"""Dragonfly's levels; 6, the most urgent, is what nothing else is said of."""
 WireRate = Annotated[int, Meta(ge=0, lt=1 << 40)]
 """Bytes a second."""
 
@@ -77,13 +84,27 @@ class Heeded(LinkMessage, frozen=True, tag=63):
 
 
 class SwarmReport(LinkMessage, frozen=True):
-    """What one peer does in one swarm now. `pieces` is 0 where the version is not known yet."""
+    """What one peer does in one swarm now. `pieces` is 0 where the version is not known yet.
+
+    `stands`: it enrolled with the task's own keeper, not only with that of its cell.
+    """
 
     task: WireTaskId
     pieces: WireCount
+    piece_bytes: WireCount
     held: WireCount
     wants: bool
+    stands: bool
+    priority: WirePriority
     down_bytes_s: WireRate
+
+
+class KeptReport(LinkMessage, frozen=True):
+    """A task that this peer keeps, and that is not read yet; `origin` is the same number for all
+    that is read there."""
+
+    task: WireTaskId
+    origin: Annotated[int, Meta(ge=0, lt=1 << 62)]
 
 
 class ZoneReport(LinkMessage, frozen=True):
@@ -97,16 +118,21 @@ class ZoneReport(LinkMessage, frozen=True):
 class Report(LinkMessage, frozen=True):
     """What one peer knows of itself and has not said yet; `gone` are swarms that it left.
 
-    `load_percent` is of one processor; `children` are those it sends pieces to.
+    `load_percent` is of one processor; `children` are those it sends pieces to. `up_full_bytes_s`
+    is what it sent when more was asked of it than it sent (0: that never was), `up_most_bytes_s`
+    the most that it ever sent.
     """
 
     peer: WirePeerId
     load_percent: Annotated[int, Meta(ge=0, le=100)]
     up_bytes_s: WireRate
+    up_full_bytes_s: WireRate
+    up_most_bytes_s: WireRate
     children: WireCount
     swarms: Annotated[tuple[SwarmReport, ...], Meta(max_length=SWARMS_MAX)]
     gone: Annotated[tuple[WireTaskId, ...], Meta(max_length=SWARMS_MAX)]
     zones: Annotated[tuple[ZoneReport, ...], Meta(max_length=ZONES_MAX)]
+    keeps: Annotated[tuple[KeptReport, ...], Meta(max_length=KEPT_MAX)]
 
 
 class Reports(LinkMessage, frozen=True, tag=64):
@@ -116,11 +142,23 @@ class Reports(LinkMessage, frozen=True, tag=64):
 
 
 class Advised(LinkMessage, frozen=True):
-    """For `peer`, of one swarm: parents to try, the best first."""
+    """For `peer`, of one swarm: parents to try, the best first; and where it stands in the order
+    of the swarms that this peer is in: pieces of place 0 are sent first."""
 
     peer: WirePeerId
     task: WireTaskId
+    place: Annotated[int, Meta(ge=0, lt=1 << 16)]
     parents: Annotated[tuple[WirePeerId, ...], Meta(max_length=PARENTS_MAX)]
+
+
+class AdvisedKeeper(LinkMessage, frozen=True):
+    """For `peer`, that keeps the task: members to grant reads after all others, and how many may
+    read at once (0: as many as it finds best)."""
+
+    peer: WirePeerId
+    task: WireTaskId
+    last: Annotated[tuple[WirePeerId, ...], Meta(max_length=READERS_MAX)]
+    readers: Annotated[int, Meta(ge=0, le=READERS_MAX)]
 
 
 class Advice(LinkMessage, frozen=True, tag=65):
@@ -128,4 +166,5 @@ class Advice(LinkMessage, frozen=True, tag=65):
 
     term: WireTerm
     for_s: WireSeconds
-    advised: Annotated[tuple[Advised, ...], Meta(min_length=1, max_length=ADVISED_MAX)]
+    advised: Annotated[tuple[Advised, ...], Meta(max_length=ADVISED_MAX)]
+    keepers: Annotated[tuple[AdvisedKeeper, ...], Meta(max_length=KEPT_MAX)]

@@ -10,11 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import Message, RosterPeer
-from peerd.link.scheduler_messages import ADVISED_MAX, Advice, Advised, Report
+from peerd.link.scheduler_messages import (
+    ADVISED_MAX,
+    KEPT_MAX,
+    Advice,
+    Advised,
+    AdvisedKeeper,
+    Report,
+)
 from peerd.scheduler.advisor import Advisor
 from peerd.scheduler.contacts import standbys_of
 from peerd.scheduler.election import Elector
@@ -23,6 +30,8 @@ from peerd.scheduler.ports import Group
 from peerd.scheduler.reporting import Facts, Relay, Reporter, batches
 from peerd.scheduler.topology import Topology
 
+Kind = TypeVar("Kind", Advised, AdvisedKeeper)
+
 ADVICE_MAX_S: Final = 60.0
 """Nobody's advice is heeded for longer, whatever it says. Guess: what a leader sees changes."""
 
@@ -30,8 +39,33 @@ HANDED_MAX: Final = 8_192
 """Reports handed to a new standby at once: 1.5 MB, and a link may have 4 MiB waiting. The others
 come as their peers report again, within five seconds."""
 
-OnAdvice = Callable[[TaskId, tuple[RosterPeer, ...], PeerId, int, float], None]
-"""Parents to try for a task, best first; who leads with which term; until when it is good."""
+
+@dataclass(frozen=True, slots=True)
+class PeerAdvice:
+    """Advice for this peer, of one task: who leads with which term, until when it is good.
+
+    To who downloads or serves it: its place among this peer's tasks, and parents to try, the best
+    first. To its keeper: see AdvisedKeeper.
+    """
+
+    task: TaskId
+    leader: PeerId
+    term: int
+    until: float
+    place: int = 0
+    parents: tuple[RosterPeer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperAdvice:
+    """Advice for this peer as a task's keeper (messages.AdvisedKeeper)."""
+
+    task: TaskId
+    leader: PeerId
+    term: int
+    until: float
+    last: tuple[PeerId, ...]
+    readers: int
 
 
 class Seat(Protocol):
@@ -73,7 +107,8 @@ class Advising:
         self._own, self._seat, self._members = own, seat, members
         self._facts, self._send = facts, send
         self.topology = Topology()
-        self.on_advice: OnAdvice = lambda task, parents, leader, term, until: None
+        self.on_advice: Callable[[PeerAdvice], None] = lambda advice: None
+        self.on_keeper_advice: Callable[[KeeperAdvice], None] = lambda advice: None
         self._reporter, self._advisor = reporter, advisor
         self._relay = Relay()
         self._handed: tuple[PeerId, ...] = ()
@@ -99,7 +134,15 @@ class Advising:
         """The link to it is down."""
         self._relay.lost(peer)
 
+    def _audience(self, now: float) -> tuple[PeerId | None, PeerId | None]:
+        """Who leads, and who hears what is reported here."""
+        core = self._seat.core
+        leader = core.leader(now)
+        return leader, leader if isinstance(core, Elector) else core.contact
+
     def deadline(self, now: float) -> float:
+        if self._audience(now) != self._told_to:
+            return -inf
         advises_at = self._advisor.deadline() if self._seat.advises(now) else inf
         return min(self._reporter.deadline(), self._relay.due, self.topology.deadline(), advises_at)
 
@@ -127,8 +170,7 @@ class Advising:
                 continue
             self.topology.report(report, member.zone, now, seed=member.seed)
             for swarm in report.swarms if self._seat.leads() else ():
-                if swarm.wants:
-                    self._advisor.noticed(swarm.task, report.peer)
+                self._advisor.noticed(swarm.task, report.peer)
 
     def _hearers(self, now: float) -> tuple[PeerId, ...]:
         """To whom reports go from here: the standbys from who leads, else one step further up."""
@@ -141,10 +183,9 @@ class Advising:
 
     def tick(self, now: float) -> None:
         """What is due of this peer's own reports and of those that it passes on."""
-        leader = self._seat.core.leader(now)
-        hears = leader if isinstance(self._seat.core, Elector) else self._seat.core.contact
-        if (leader, hears) != self._told_to:
-            self._told_to = (leader, hears)
+        leader, _ = audience = self._audience(now)
+        if audience != self._told_to:
+            self._told_to = audience
             if leader is None:
                 self._reporter.stop()
             else:
@@ -188,29 +229,51 @@ class Advising:
         self._led = leads
         if self._seat.advises(now) and self._advisor.deadline() <= now:
             advised = self._advisor.advise(self.topology, now)
-            self._spread(advised, self._seat.core.term, self._advisor.config.for_s, self._own, now)
+            keepers = self._advisor.keepers(self.topology, now)
+            term, for_s = self._seat.core.term, self._advisor.config.for_s
+            self._spread(advised, keepers, term, for_s, self._own, now)
 
     def advised(self, peer: PeerId, advice: Advice, now: float) -> None:
         """From above: for this peer, or for one that reports over it."""
         leader = self._seat.core.leader(now)
         above = self._seat.core.contact if isinstance(self._seat.core, Follower) else leader
         if leader is not None and peer in (leader, above) and advice.term == self._seat.core.term:
-            self._spread(advice.advised, advice.term, advice.for_s, peer, now)
+            self._spread(advice.advised, advice.keepers, advice.term, advice.for_s, peer, now)
 
     def _spread(
-        self, advised: Sequence[Advised], term: int, for_s: float, source: PeerId, now: float
-    ) -> None:
+        self, advised: Sequence[Advised], keepers: Sequence[AdvisedKeeper], term: int, for_s: float,
+        source: PeerId, now: float,
+    ) -> None:  # fmt: skip
         """To each over whoever its reports come from; never back to where it came from."""
-        over: dict[PeerId, list[Advised]] = {}
-        for each in advised:
-            hop = self._relay.ways.get(each.peer)
-            if each.peer == self._own:
-                self._heed(each, term, for_s, now)
-            elif hop is not None and hop not in (source, self._own):
-                over.setdefault(hop, []).append(each)
-        for hop, some in over.items():
+        peers = self._ways(advised, source)
+        for each in peers.pop(self._own, ()):
+            self._heed(each, term, for_s, now)
+        for hop, some in peers.items():
             for at in range(0, len(some), ADVISED_MAX):
-                self._send(hop, Advice(term, for_s, tuple(some[at : at + ADVISED_MAX])))
+                self._send(hop, Advice(term, for_s, tuple(some[at : at + ADVISED_MAX]), ()))
+        to_keepers = self._ways(keepers, source)
+        for told in to_keepers.pop(self._own, ()):
+            self._heed_as_keeper(told, term, for_s, now)
+        for hop, kept in to_keepers.items():
+            for at in range(0, len(kept), KEPT_MAX):
+                self._send(hop, Advice(term, for_s, (), tuple(kept[at : at + KEPT_MAX])))
+
+    def _ways(self, advised: Sequence[Kind], source: PeerId) -> dict[PeerId, list[Kind]]:
+        """By the next hop; what nobody is known for is left out."""
+        over: dict[PeerId, list[Kind]] = {}
+        for each in advised:
+            hop = self._own if each.peer == self._own else self._relay.ways.get(each.peer)
+            if hop is not None and (each.peer == self._own or hop not in (source, self._own)):
+                over.setdefault(hop, []).append(each)
+        return over
+
+    def _heed_as_keeper(self, advised: AdvisedKeeper, term: int, for_s: float, now: float) -> None:
+        leader = self._seat.core.leader(now)
+        if leader is not None:
+            until = now + min(for_s, ADVICE_MAX_S)
+            self.on_keeper_advice(
+                KeeperAdvice(advised.task, leader, term, until, advised.last, advised.readers)
+            )
 
     def _heed(self, advised: Advised, term: int, for_s: float, now: float) -> None:
         leader = self._seat.core.leader(now)
@@ -223,4 +286,4 @@ class Advising:
             if each is not None and each.peer != self._own
         )
         until = now + min(for_s, ADVICE_MAX_S)
-        self.on_advice(advised.task, parents, leader, term, until)
+        self.on_advice(PeerAdvice(advised.task, leader, term, until, advised.place, parents))

@@ -1,8 +1,10 @@
-"""Whom a leader advises next, and what: parents in order, for each peer in each swarm.
+"""Whom a leader advises next, and what: parents in order, for each peer in each swarm; the order of
+its swarms, for who is in several; readers, for each keeper.
 
 Always: newcomers first, then who was advised longest ago; at most so many decisions at once; of a
 swarm a sample is looked at, half of it in the child's own zone, so that a decision costs the same
-in a swarm of ten and of ten thousand.
+in a swarm of ten and of ten thousand. The order of tasks is one for all: else each peer would do
+another one first, and all end late.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
+from statistics import median
 from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import PARENTS_MAX, Advised
+from peerd.link.scheduler_messages import PARENTS_MAX, Advised, AdvisedKeeper
+from peerd.scheduler.advisor_readers import advise_keeper
 from peerd.scheduler.evaluator import Candidate, Child, Evaluator, evaluate
 from peerd.scheduler.topology import InSwarm, PeerSeen, Topology
 
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 RATE_S = 10.0
 """Decisions a second are told over so long: twice what passes between two to one peer."""
 MARKS_MAX = 1024
+SOME = 32
+"""Members of a swarm that are asked how much is left. Guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class AdvisorConfig:
     sample: int = 24  # Dragonfly filters 15 of a swarm; with half of them far. Guess.
     at_once_max: int = 256  # Decisions; at 100 µs each they hold the event loop for 25 ms.
     waiting_max: int = 100_000  # (task, peer) pairs in line.
+    order_s: float = 0.5  # Tasks are put in order so often at most. Guess: half a report.
+    ordered_max: int = 1_024  # Tasks; of more, those that came last come last. Guess.
 
 
 class Advisor:
@@ -53,6 +62,9 @@ class Advisor:
         self._fresh: deque[tuple[TaskId, PeerId]] = deque()
         self._again: list[tuple[float, TaskId, PeerId]] = []
         self._in_line: set[tuple[TaskId, PeerId]] = set()
+        self._keepers_at: dict[TaskId, float] = {}
+        self._order: list[TaskId] = []
+        self._ordered_at = -inf
 
     def noticed(self, task: TaskId, peer: PeerId) -> None:
         """It is in that swarm, and wants the content."""
@@ -66,11 +78,15 @@ class Advisor:
         self._fresh.clear()
         self._again.clear()
         self._in_line.clear()
+        self._keepers_at.clear()
+        self._order.clear()
+        self._ordered_at = -inf
 
     def deadline(self) -> float:
         if self._fresh:
             return -inf
-        return self._again[0][0] if self._again else inf
+        keepers_at = min(self._keepers_at.values(), default=inf)
+        return min(keepers_at, self._again[0][0] if self._again else inf)
 
     def advise(self, seen: Topology, now: float) -> list[Advised]:
         """What is due now, at most `at_once_max`."""
@@ -84,17 +100,56 @@ class Advisor:
             else:
                 break
             said = seen.tasks.get(task, {}).get(peer)
-            if said is None or not said.wants or said.progress >= 1.0:
+            if said is None or not (said.wants or len(seen.peers[peer].swarms) > 1):
                 self._in_line.discard((task, peer))
                 continue
-            parents = self.parents(seen, task, peer, said)
-            again_s = self.config.every_s if parents else self.config.none_s
+            parents: tuple[PeerId, ...] = ()
+            if said.wants and said.progress < 1.0:
+                parents = self.parents(seen, task, peer, said)
+            place = self._place(seen, task, peer, now)
+            seldom = parents or not said.wants
+            again_s = self.config.every_s if seldom else self.config.none_s
             heappush(self._again, (now + again_s, task, peer))
-            if parents:
-                found.append(Advised(peer, task, parents))
+            if parents or len(seen.peers[peer].swarms) > 1:
+                found.append(Advised(peer, task, place, parents))
         if self.decisions > before:
             self._made.append((now, self.decisions - before))
         return found
+
+    def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
+        """What is due now of those that keep something."""
+        if self._keepers_at.keys() != seen.keepers.keys():
+            # What is read now leaves its origin to the next in order.
+            self._keepers_at = dict.fromkeys(seen.keepers, now)
+        found: list[AdvisedKeeper] = []
+        for task, at in self._keepers_at.items():
+            if at <= now and len(found) < self.config.at_once_max:
+                self._keepers_at[task] = now + self.config.none_s
+                self.decisions += 1
+                said = advise_keeper(seen, task, self.order(seen, now), self._rng)
+                if said is not None:
+                    found.append(said)
+        return found
+
+    def order(self, seen: Topology, now: float) -> Sequence[TaskId]:
+        """All tasks, the most urgent first, of those the one with the least left, of those the one
+        that was there first: each ends no later than if all shared alike, most end earlier."""
+        if now < self._ordered_at + self.config.order_s:
+            return self._order
+        self._ordered_at = now
+        self._order = sorted(
+            list(seen.tasks)[: self.config.ordered_max], key=lambda task: _urgency(seen, task)
+        )
+        return self._order
+
+    def _place(self, seen: Topology, task: TaskId, peer: PeerId, now: float) -> int:
+        """Where it stands among the swarms of that peer."""
+        swarms = seen.peers[peer].swarms
+        if len(swarms) < 2:
+            return 0
+        order = self.order(seen, now)
+        mine = [each for each in order if each in swarms]
+        return mine.index(task) if task in mine else len(mine)
 
     def per_s(self, now: float) -> float:
         """Decisions a second, lately."""
@@ -115,6 +170,16 @@ class Advisor:
         ]
         scores = self._evaluate(Child(peer, zone, said.progress), candidates)
         return _best(candidates, scores)
+
+
+def _urgency(seen: Topology, task: TaskId) -> tuple[int, int]:
+    """The least comes first. What is left, of the median of some members, counts by powers of two:
+    two that are about as far do not take turns."""
+    members = [said for said in islice(seen.tasks[task].values(), SOME) if said.wants]
+    if not members:
+        return 0, 0
+    priority = max(said.priority for said in members)
+    return -priority, int(median(said.left_bytes for said in members)).bit_length()
 
 
 def _candidate(peer: PeerId, at: PeerSeen, said: InSwarm, shares: Mapping[str, float]) -> Candidate:

@@ -21,6 +21,7 @@ from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link.messages import CellHolds, Enrol, Holdings, KeeperState, Probe, Sample, Withdraw
 from peerd.rendezvous import ranked
+from peerd.scheduler import keeper_advice as advice
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_holders as holders
 from peerd.scheduler import keeper_members as members
@@ -29,6 +30,7 @@ from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
 from peerd.scheduler.keeper_door import MembersDoor, OfMember
 from peerd.scheduler.keeper_events import (
+    Advised,
     Event,
     Hinted,
     LinkLost,
@@ -88,6 +90,9 @@ class KeeperCore(MembersDoor):
                     self._after(seat, now)
             case Hinted(task=task, peers=peers):
                 self._seat(task).hints = peers[: self.config.holders_checked]
+            case Advised(task=task):
+                if advice.taken(self._seats.get(task), event, now):
+                    self._after(self._seats[task], now)
         return self._taken()
 
     def expire(self, now: float) -> list[Order]:

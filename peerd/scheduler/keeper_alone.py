@@ -1,6 +1,7 @@
-"""How long the pieces that were read take to come to a second holder, and which take far longer.
+"""How long pieces that one member holds take to come to a second, and which take far longer.
 
-Always: a piece is judged by how long others took, and never within `alone_s` of being read.
+Always: a piece is judged by how long others took, where that is known, and never within `least_s`
+of being seen; a keeper that took over counts from then.
 """
 
 from __future__ import annotations
@@ -14,33 +15,31 @@ TIMES_OTHERS = 4
 """So many times what others took is more than chance. Guess."""
 TOOK_KEPT = 32
 TOOK_ENOUGH = 8
-"""Pieces that came to a second holder before their times say anything. Guess."""
+"""Pieces that came to a second holder before their times say anything; until then the patience is
+so many times the least. Guess."""
 
 
 @dataclass(slots=True, eq=False)
 class Alone:
-    """Of one kept task. `since`: when each piece was read that only its reader holds."""
+    """Of one kept task. `since`: when each piece was first seen that one member alone holds."""
 
     looked_at: float = -inf
     since: dict[int, float] = field(default_factory=dict)
     _took_s: deque[float] = field(default_factory=lambda: deque(maxlen=TOOK_KEPT))
 
-    def read(self, bits: int, now: float) -> None:
-        """These pieces were read from the origin."""
-        while bits:
-            self.since.setdefault((bits & -bits).bit_length() - 1, now)
-            bits &= bits - 1
-
-    def spread(self, twice: int, now: float) -> None:
-        """These have a second holder."""
-        for index in [index for index in self.since if twice >> index & 1]:
+    def look(self, once: int, now: float) -> None:
+        """These have one holder now; all others have more, or none."""
+        for index in [index for index in self.since if not once >> index & 1]:
             self._took_s.append(now - self.since.pop(index))
+        while once:
+            self.since.setdefault((once & -once).bit_length() - 1, now)
+            once &= once - 1
 
     def overdue(self, bits: int, least_s: float, now: float) -> int:
         """Which of these are alone for far longer than others were."""
-        if len(self._took_s) < TOOK_ENOUGH:
-            return 0
-        patience_s = max(least_s, TIMES_OTHERS * median(self._took_s))
+        patience_s = TIMES_OTHERS * least_s
+        if len(self._took_s) >= TOOK_ENOUGH:
+            patience_s = max(least_s, TIMES_OTHERS * median(self._took_s))
         found = 0
         for index, since in self.since.items():
             if bits >> index & 1 and now - since >= patience_s:

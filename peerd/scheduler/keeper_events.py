@@ -55,6 +55,18 @@ class MembersChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Advised:
+    """The scheduler's leader says whom to grant reads after all others, and how many may read at
+    once (0: as you find best); good until then."""
+
+    task: TaskId
+    last: frozenset[PeerId]
+    readers: int
+    until: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hinted:
     """Gossip says that these peers may hold the task (a Bloom filter: may be wrong)."""
 
@@ -74,7 +86,7 @@ class NewsFrom:
     message: News
 
 
-Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted | NewsFrom
+Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted | NewsFrom | Advised
 
 
 @dataclass(frozen=True, slots=True)

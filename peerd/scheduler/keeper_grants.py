@@ -7,10 +7,12 @@ who asked, is not refused, blocked, lost or cooling off is granted anything.
 
 from __future__ import annotations
 
+from enum import Enum
 from itertools import islice
 
 from peerd.ids import PeerId
 from peerd.link.messages import Access, LeaseKind, Unreadable, Verdict
+from peerd.scheduler import keeper_advice as advice
 from peerd.scheduler import keeper_borders as borders
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_pace as pace
@@ -124,6 +126,14 @@ def too_many_changes(kept: Kept, now: float) -> bool:
 # --- the next reader
 
 
+class Choice(Enum):
+    """Who is looked at for a lease."""
+
+    BEST = "who spreads what it reads, and is not advised to come last"
+    BEHIND = "who does not spread it, too"
+    ANY = "all"
+
+
 def able(kept: Kept, entry: Entry, now: float, fresh_voice: bool = False) -> bool:
     """Whether it may be granted a lease, its room aside; `fresh_voice`: keeper_voices."""
     if fresh_voice and entry.peer in kept.voices:
@@ -139,15 +149,18 @@ def able(kept: Kept, entry: Entry, now: float, fresh_voice: bool = False) -> boo
 def pick(kept: Kept, now: float, fresh_voice: bool = False) -> Entry | None:
     """Seeds first; then who has none, while there are few readers; then who has the least.
 
-    Those whose pieces do not spread come last: not before all others are behind, too.
+    Those whose pieces do not spread come later: not before all others are behind, too; after them
+    those that are advised to.
     """
-    entry, others = _pick(kept, now, fresh_voice, behind=False)
+    entry, others = _pick(kept, now, fresh_voice, Choice.BEST)
     if entry is None and not others:
-        entry, _ = _pick(kept, now, fresh_voice, behind=True)
+        entry, others = _pick(kept, now, fresh_voice, Choice.BEHIND)
+    if entry is None and not others and advice.orders(kept, now):
+        entry, _ = _pick(kept, now, fresh_voice, Choice.ANY)
     return entry
 
 
-def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[Entry | None, bool]:
+def _pick(kept: Kept, now: float, fresh_voice: bool, among: Choice) -> tuple[Entry | None, bool]:
     """With whether anybody fits, be it that all of them have enough for now."""
     roster, held = kept.roster, kept.book.by_holder
     config = kept.config
@@ -155,9 +168,10 @@ def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[E
     each = max(config.leases_each_min, min(config.leases_each_max, each))
     best: Entry | None = None
     others = False
-    for peer, leases in islice(held.items(), kept.width.readers):
+    most = advice.readers(kept, now)
+    for peer, leases in islice(held.items(), most):
         entry = roster.entries.get(peer)
-        if entry is None or not _fits(kept, entry, now, fresh_voice, behind):
+        if entry is None or not _fits(kept, entry, now, fresh_voice, among):
             continue
         others = others or peer in roster.askers
         full = len(leases) >= min(each, entry.room)
@@ -165,30 +179,32 @@ def _pick(kept: Kept, now: float, fresh_voice: bool, *, behind: bool) -> tuple[E
             continue
         if best is None or (not entry.seed, len(leases)) < (not best.seed, len(held[best.peer])):
             best = entry
-    if len(held) >= kept.width.readers:
+    if len(held) >= most:
         return best, others
-    fresh = _first(kept, roster.waiting_seeds, now, fresh_voice, behind)
+    fresh = _first(kept, roster.waiting_seeds, now, fresh_voice, among)
     if fresh is None and (best is None or not best.seed):
-        fresh = _first(kept, roster.waiting, now, fresh_voice, behind)
+        fresh = _first(kept, roster.waiting, now, fresh_voice, among)
     return fresh or best, others or fresh is not None
 
 
 def _first(
-    kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool, behind: bool
+    kept: Kept, line: dict[PeerId, None], now: float, fresh_voice: bool, among: Choice
 ) -> Entry | None:
     for scanned, peer in enumerate(line):
         if scanned >= LINE_SCANNED_MAX:
             break
         entry = kept.roster.entries[peer]
-        if _fits(kept, entry, now, fresh_voice, behind):
+        if _fits(kept, entry, now, fresh_voice, among):
             return entry
     return None
 
 
-def _fits(kept: Kept, entry: Entry, now: float, fresh_voice: bool, behind: bool) -> bool:
+def _fits(kept: Kept, entry: Entry, now: float, fresh_voice: bool, among: Choice) -> bool:
     if not able(kept, entry, now, fresh_voice) or not pace.may_try(kept, entry, now):
         return False
-    return behind or not spread.behind(kept, entry)
+    if among is not Choice.ANY and advice.comes_last(kept, entry, now):
+        return False
+    return among is not Choice.BEST or not spread.behind(kept, entry)
 
 
 # --- audits

@@ -55,7 +55,6 @@ def read(kept: Kept, entry: Entry, lease: Lease, bits: int, now: float) -> None:
     entry.pace_s = pace_s
     lease.made_at = entry.made_at = now
     entry.read |= bits
-    kept.alone.read(bits, now)
     kept.width.made(bits.bit_count(), now, wanted=_more_would_read(kept))
     kept.readers.pop(entry.peer, None)
     kept.readers[entry.peer] = now
@@ -161,7 +160,7 @@ def _left_s(kept: Kept, but: Entry) -> float:
         entry = kept.roster.entries.get(peer)
         if entry is not None and entry is not but and peer in kept.roster.askers:
             rate += 1.0 / max(entry.pace_s or inf, 1e-3)
-    lacking = (kept.roster.full & ~kept.roster.covered).bit_count()
+    lacking = ((kept.roster.full or 0) & ~kept.roster.covered).bit_count()
     return lacking / rate if rate else inf
 
 

@@ -20,21 +20,25 @@ TIMES_MEDIAN = 4
 
 def look(kept: Kept, now: float) -> None:
     """Fold over what members hold: which pieces have a second holder, and which do not for long."""
-    if not kept.parallel or len(kept.readers) < 2:
+    if not kept.parallel or len(kept.roster.entries) < 2:
         return
     if now - kept.alone.looked_at < kept.config.overdue_check_s:
         return
     kept.alone.looked_at = now
-    kept.spread = _twice_held(kept)
-    kept.alone.spread(kept.spread, now)
-    for peer in list(kept.readers):
+    once, kept.spread = _held(kept)
+    kept.alone.look(once & ~kept.spread, now)
+    if kept.book.drained and kept.roster.wanting():  # All wait for what is left.
+        left = once & ~(kept.spread | kept.rescued | kept.book.leased)
+        _read_again(kept, kept.alone.overdue(left, kept.config.alone_s, now), "one member", now)
+    for peer in list(kept.readers) if len(kept.readers) > 1 else ():
         entry = kept.roster.entries.get(peer)
         if entry is not None:
             _mark(kept, entry, now)
             _rescue(kept, entry, now)
 
 
-def _twice_held(kept: Kept) -> int:
+def _held(kept: Kept) -> tuple[int, int]:
+    """What anybody holds, and what two do."""
     once = twice = 0
     for entry in kept.roster.entries.values():
         if kept.roster.trusted(entry.peer):
@@ -42,7 +46,7 @@ def _twice_held(kept: Kept) -> int:
             once |= entry.bits
             if twice == kept.roster.full:
                 break
-    return twice
+    return once, twice
 
 
 def _mark(kept: Kept, entry: Entry, now: float) -> None:
@@ -57,22 +61,20 @@ def _mark(kept: Kept, entry: Entry, now: float) -> None:
 
 
 def _rescue(kept: Kept, entry: Entry, now: float) -> None:
-    """Others read again what is stuck, within the budget."""
-    stuck = (
-        (entry.read | entry.stuck) & entry.bits & ~(kept.spread | kept.rescued | kept.book.leased)
-    )
-    if behind(kept, entry):
-        stuck &= entry.stuck
-    elif kept.book.drained:  # All wait for these.
-        stuck = kept.alone.overdue(stuck, kept.config.alone_s, now)
-    else:
-        return
+    """Others read again what is stuck, while it holds more than its share."""
+    stuck = entry.stuck & entry.bits & ~kept.spread & ~kept.rescued & ~kept.book.leased
+    if stuck and behind(kept, entry):
+        _read_again(kept, stuck, entry.peer, now)
+
+
+def _read_again(kept: Kept, stuck: int, holder: str, now: float) -> None:
+    """So much of it as the budget allows."""
     bits = 0
     for _ in range(kept.audits.spend(stuck.bit_count())):
         bits |= 1 << lowest(stuck)
         stuck &= stuck - 1
     if bits:
-        kept.say(now, f"{bits.bit_count()} pieces do not spread from {entry.peer}: read again")
+        kept.say(now, f"{bits.bit_count()} pieces do not spread from {holder}: read again")
         kept.rescued |= bits
         kept.book.unread(bits, "alone")
 

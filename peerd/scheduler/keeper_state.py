@@ -28,7 +28,7 @@ from peerd.manifest import VersionInfo
 from peerd.scheduler.cell_state import CellState
 from peerd.scheduler.keeper_alone import Alone
 from peerd.scheduler.keeper_audits import Audits
-from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Send
+from peerd.scheduler.keeper_events import Advised, KeeperConfig, Order, Rng, Send
 from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
@@ -72,15 +72,14 @@ class Timer(Enum):
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One task. `awaiting` are members of a former keeper that have not registered here yet,
-    and `withheld` what they may hold or read (None: nobody knows);
-    `failures` are those in a row, by peer; `claims`, by peer, say that the content changed;
-    `voices` say who vouched for which version of it. `scope`: what is kept of it, a `zone`, a
-    `cell` of the group (or of that zone), or all; `wide` is the seat of the whole that a cell is
-    a part of. `took_s` is what the last leases of each zone's readers took, `readers` who read
-    pieces last, and when (keeper_pace); `spread` are the pieces that two hold, `rescued` those to
-    be read again for they do not spread (keeper_spread), `hedged` those that were granted though
-    somebody holds them (keeper_hedges); `bringers` ask to bring pieces into it.
+    """One task. `awaiting` are members of a former keeper that have not registered here yet, and
+    `withheld` what they may hold or read (None: nobody knows); `failures` are those in a row, by
+    peer; `claims`, by peer, say that the content changed; `voices` say who vouched for which
+    version of it. `scope`: what is kept of it, a `zone`, a `cell` of either, or all; `wide` is the
+    seat of what a cell is a part of. `took_s` is what the last leases of each zone's readers took,
+    `readers` who read pieces last, and when (keeper_pace); `spread` are the pieces that two hold,
+    `rescued` those to be read again for they do not spread (keeper_spread), `hedged` those granted
+    though somebody holds them (keeper_hedges); `bringers` ask to bring pieces into it.
     """
 
     own: PeerId
@@ -124,6 +123,7 @@ class Kept:
     rescued: int = 0
     hedged: int = 0
     alone: Alone = field(default_factory=Alone)
+    advice: Advised | None = None
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)

@@ -7,9 +7,11 @@ ones are skipped); idle tasks are forgotten, oldest first.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections import Counter, OrderedDict, deque
 from math import inf
+from urllib.parse import urlsplit
 
 from peerd import cells
 from peerd.ids import PeerId, TaskId
@@ -61,6 +63,20 @@ class KeeperTable:
 
     def tasks_kept(self) -> list[TaskId]:
         return [task for task, seat in self._active.items() if seat.kept is not None]
+
+    def origins(self) -> dict[TaskId, int]:
+        """Of each task that is kept and not read yet: a number that is the same for all that are
+        read at the same place."""
+        found: dict[TaskId, int] = {}
+        for task, seat in self._active.items():
+            kept = seat.kept
+            if kept is None or kept.scope or kept.finished:
+                continue
+            if kept.spec is not None and kept.roster.wanting():
+                place = urlsplit(kept.spec.url)
+                named = hashlib.sha256(f"{place.scheme}://{place.netloc}".encode()).digest()
+                found[task] = int.from_bytes(named[:7])
+        return found
 
     def kept(self, task: TaskId) -> Kept | None:
         """For reading only."""

@@ -22,6 +22,7 @@ from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
 from peerd.scheduler import keeper_events as kept
 from peerd.scheduler import seeker as sought
+from peerd.scheduler.advising import KeeperAdvice
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ladder import At, Ladder, Place
@@ -147,6 +148,24 @@ class KeeperService:
     def dropped(self, task: TaskId) -> None:
         for peer in self._directory.drop(task):
             self._send(peer, msg.Withdraw(task))
+
+    # --- for the scheduler
+
+    def stands(self, task: TaskId) -> bool:
+        """Whether this peer has enrolled with the task's own keeper, or is that."""
+        found = self._seekers.get(task)
+        return found is not None and found[1].keeper is not None
+
+    def origins(self) -> dict[TaskId, int]:
+        """The tasks that are kept here for others (keeper_table)."""
+        return self.core.origins()
+
+    def advised(self, advice: KeeperAdvice) -> None:
+        """The scheduler's leader says whom to grant last in a task that is kept here: a hint."""
+        by = f"leader {advice.leader}, term {advice.term}"
+        last = frozenset(advice.last)
+        event = kept.Advised(advice.task, last, advice.readers, advice.until, by)
+        self._keep(self.core, event)
 
     # --- for status
 

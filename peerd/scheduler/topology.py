@@ -1,13 +1,14 @@
 """What a leader and its standbys see: who does what in which swarm, and what crosses which border.
 
 Always: a picture is what peers said of themselves, and only of members; of who says nothing for
-`silent_s` all of its swarms are forgotten; what is kept is bounded in peers, swarms and zones, and
-where there is no more room the new is left out.
+`silent_s` all of its swarms are forgotten, and only what its uplink can do is remembered; what is
+kept is bounded in peers, swarms and zones, and where there is no more room the new is left out, of
+uplinks the oldest.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -17,6 +18,7 @@ from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import (
     SWARMS_MAX,
     ZONES_MAX,
+    KeptReport,
     Report,
     SwarmReport,
     ZoneReport,
@@ -40,21 +42,29 @@ class TopologyConfig:
 
 @dataclass(slots=True)
 class InSwarm:
-    """One peer in one swarm, as it said last; `pieces` 0: it knows no version yet."""
+    """One peer in one swarm, as it said last (SwarmReport)."""
 
     pieces: int
+    piece_bytes: int
     held: int
     wants: bool
+    stands: bool
+    priority: int
     down_bytes_s: int
 
     @property
     def progress(self) -> float:
         return self.held / self.pieces if self.pieces else 0.0
 
+    @property
+    def left_bytes(self) -> int:
+        return (self.pieces - self.held) * self.piece_bytes
+
 
 @dataclass(slots=True)
 class PeerSeen:
-    """One peer, as it said last; zone and kind as membership has them."""
+    """One peer, as it said last; zone and kind as membership has them. `keeps`: tasks, and the
+    origin of each."""
 
     zone: str
     seed: bool
@@ -63,6 +73,7 @@ class PeerSeen:
     up_bytes_s: int = 0
     children: int = 0
     swarms: dict[TaskId, InSwarm] = field(default_factory=dict)
+    keeps: dict[TaskId, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,7 +105,8 @@ class Crowd:
 
 
 class Topology:
-    """The picture of one who leads, or stands by."""
+    """The picture of one who leads, or stands by. `uplinks`: what each sent at most when more was
+    asked of it (0: that never was), and ever (Report)."""
 
     def __init__(self, config: TopologyConfig | None = None) -> None:
         self.config = config or TopologyConfig()
@@ -102,6 +114,8 @@ class Topology:
         self.tasks: dict[TaskId, dict[PeerId, InSwarm]] = {}
         self.borders: dict[tuple[str, str], Border] = {}
         self.crowds: dict[TaskId, dict[str, Crowd]] = {}
+        self.keepers: dict[TaskId, PeerId] = {}
+        self.uplinks: OrderedDict[PeerId, tuple[int, int]] = OrderedDict()
         self.heard_at = -inf
         self.reports = 0
         self._into: dict[str, dict[str, Border]] = {}
@@ -121,12 +135,14 @@ class Topology:
             for task in tuple(peer.swarms):
                 self._leave(report.peer, peer, task)
         peer.zone, peer.seed, peer.heard_at = zone, seed, now
-        peer.load_percent, peer.up_bytes_s = report.load_percent, report.up_bytes_s
-        peer.children = report.children
+        self._says(report, peer)
         for task in report.gone:
             self._leave(report.peer, peer, task)
         for said in report.swarms:
-            found = InSwarm(said.pieces, min(said.held, said.pieces), said.wants, said.down_bytes_s)
+            found = InSwarm(
+                said.pieces, said.piece_bytes, min(said.held, said.pieces), said.wants, said.stands,
+                said.priority, said.down_bytes_s,
+            )  # fmt: skip
             if said.task in peer.swarms or len(peer.swarms) < self.config.swarms_of_peer_max:
                 peer.swarms[said.task] = found
                 self.tasks.setdefault(said.task, {})[report.peer] = found
@@ -165,21 +181,26 @@ class Topology:
             measured.setdefault(zone, []).append(said)
         for peer, seen in self.peers.items():
             swarms = [
-                SwarmReport(task, said.pieces, said.held, said.wants, said.down_bytes_s)
+                SwarmReport(
+                    task, said.pieces, said.piece_bytes, said.held, said.wants, said.stands,
+                    said.priority, said.down_bytes_s,
+                )
                 for task, said in seen.swarms.items()
-            ]
+            ]  # fmt: skip
+            keeps = tuple(KeptReport(task, origin) for task, origin in seen.keeps.items())
             zones = measured.pop(seen.zone, [])
-            while swarms or zones:
+            while swarms or zones or keeps:
                 yield Report(
-                    peer, seen.load_percent, seen.up_bytes_s, seen.children,
-                    tuple(swarms[:SWARMS_MAX]), (), tuple(zones[:ZONES_MAX]),
+                    peer, seen.load_percent, seen.up_bytes_s, *self.uplinks.get(peer, (0, 0)),
+                    seen.children, tuple(swarms[:SWARMS_MAX]), (), tuple(zones[:ZONES_MAX]), keeps,
                 )  # fmt: skip
-                swarms, zones = swarms[SWARMS_MAX:], zones[ZONES_MAX:]
+                swarms, zones, keeps = swarms[SWARMS_MAX:], zones[ZONES_MAX:], ()
 
     def forget(self, peer: PeerId) -> None:
         """It left, or fell silent."""
         found = self.peers.pop(peer, None)
         if found is not None:
+            self._keeps(peer, found, {})
             for task in tuple(found.swarms):
                 self._leave(peer, found, task)
 
@@ -188,6 +209,8 @@ class Topology:
         self.peers.clear()
         self.tasks.clear()
         self.crowds.clear()
+        self.keepers.clear()
+        self.uplinks.clear()
         self.borders.clear()
         self._into.clear()
         self._silent.clear()
@@ -212,6 +235,8 @@ class Topology:
     def validate(self) -> None:
         assert len(self.peers) <= self.config.peers_max
         assert len(self.borders) <= self.config.zones_max
+        assert len(self.uplinks) <= self.config.peers_max
+        assert all(task in self.peers[peer].keeps for task, peer in self.keepers.items())
         assert {peer for _, peer in self._silent} >= self.peers.keys()
         for task, members in self.tasks.items():
             assert members, f"an empty swarm of {task}"
@@ -224,6 +249,25 @@ class Topology:
             assert all(peer in self.tasks[task] for task in seen.swarms)
 
     # --- parts
+
+    def _says(self, report: Report, peer: PeerSeen) -> None:
+        """Of itself, not of a swarm."""
+        peer.load_percent, peer.up_bytes_s = report.load_percent, report.up_bytes_s
+        peer.children = report.children
+        self._keeps(report.peer, peer, {each.task: each.origin for each in report.keeps})
+        if report.up_most_bytes_s:
+            self.uplinks[report.peer] = report.up_full_bytes_s, report.up_most_bytes_s
+            self.uplinks.move_to_end(report.peer)
+            if len(self.uplinks) > self.config.peers_max:
+                self.uplinks.popitem(last=False)
+
+    def _keeps(self, peer: PeerId, seen: PeerSeen, keeps: dict[TaskId, int]) -> None:
+        """Of two that say they keep the same the last one counts."""
+        for task in seen.keeps.keys() - keeps.keys():
+            if self.keepers.get(task) == peer:
+                del self.keepers[task]
+        seen.keeps = keeps
+        self.keepers.update(dict.fromkeys(keeps, peer))
 
     def _leave(self, peer: PeerId, seen: PeerSeen, task: TaskId) -> None:
         if seen.swarms.pop(task, None) is not None:

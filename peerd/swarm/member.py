@@ -20,6 +20,7 @@ from peerd.ids import PeerId, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind, Message
 from peerd.manifest import VersionInfo
+from peerd.scheduler.advising import PeerAdvice
 from peerd.scheduler.ports import EnrolState
 from peerd.swarm import account
 from peerd.swarm import events as ev
@@ -181,14 +182,17 @@ class TaskMember(ABC):
             case _:
                 log.debug("keeper of %s sent %s", self.task[:12], type(message).__name__)
 
-    def advised(
-        self, parents: tuple[msg.RosterPeer, ...], leader: PeerId, term: int, until: float
-    ) -> None:
-        """The scheduler's leader says whom to try first."""
-        self._decide(f"leader {leader}, term {term}", "which parents to try first", "what it sees")
-        for parent in parents:
+    def advised(self, advice: PeerAdvice) -> None:
+        """The scheduler's leader says whom to try first, and which task comes first."""
+        leader = f"leader {advice.leader}, term {advice.term}"
+        if advice.place:
+            words = "pieces of other tasks are sent before this one's"
+            self._decide(leader, words, "they are more urgent, or have less left")
+        if advice.parents:
+            self._decide(leader, "which parents to try first", "what it sees")
+        for parent in advice.parents:
             self.account.found(parent.peer, "the scheduler's leader advised it")
-        self.post(ev.Advised(parents, until))
+        self.post(ev.Advised(advice.parents, advice.until))
 
     def _decide(self, by: str, what: str, why: str) -> None:
         self.account.decided(by, what, why, trio.current_time())

@@ -21,6 +21,7 @@ from peerd.errors import (
 from peerd.ids import PeerId, PieceIndex, TaskId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, LeaseInfo, LeaseKind
+from peerd.link.scheduler_messages import PRIORITY_MAX
 from peerd.manifest import VersionInfo
 from peerd.pieces import PieceSet
 from peerd.scheduler.ports import NOT_REACHED
@@ -46,10 +47,14 @@ TICK_MAX_S: Final = 0.5
 
 
 class TaskRun(TaskMember):
-    """Wants the whole of one task. `finished` is set at the end; then `error` says if it failed."""
+    """Wants the whole of one task. `finished` is set at the end; then `error` says if it failed.
+
+    `priority`: the greatest of those who wait for it.
+    """
 
     def __init__(self, task: TaskId, ask: Ask, near: Surroundings) -> None:
         super().__init__(task, ask, near)
+        self.priority = PRIORITY_MAX
         self.mates = Mates(self, near)
         self.scopes = Scopes(self, near.keepers, near.zone if is_shared(ask) else "")
 

@@ -21,10 +21,13 @@ from peerd.errors import Cancelled, PeerUnreachable, RemoteProtocolError, UsageE
 from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.link.messages import Access, Message
+from peerd.link.scheduler_messages import PRIORITY_MAX
 from peerd.manifest import Attestation
+from peerd.scheduler.advising import PeerAdvice
 from peerd.scheduler.ports import EnrolState
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
 from peerd.swarm.mates import JOIN_AGAIN_S, bitmap
+from peerd.swarm.places import Places
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.run import TaskRun
 from peerd.swarm.serving import Serving
@@ -98,6 +101,7 @@ class SwarmService:
         self._past: OrderedDict[TaskId, TaskRun] = OrderedDict()
         self._partial: OrderedDict[TaskId, PartialHolder] = OrderedDict()
         self._joined: dict[PeerId, dict[VersionId, float]] = {}
+        self._places = Places()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -117,13 +121,14 @@ class SwarmService:
     # --- callers
 
     @asynccontextmanager
-    async def wanted(self, ask: Ask) -> AsyncIterator[TaskRun]:
+    async def wanted(self, ask: Ask, priority: int = PRIORITY_MAX) -> AsyncIterator[TaskRun]:
         """The task's run, for as long as the caller is inside; joined to one that goes on."""
         task = task_id(ask, self._secret)
         going = self._going.get(task)
         if going is None or not going.may_be_joined():
             going = self._start(task, ask)
         going.callers += 1
+        going.run.priority = priority if going.callers == 1 else max(going.run.priority, priority)
         try:
             yield going.run
         finally:
@@ -135,14 +140,20 @@ class SwarmService:
         """Those that go on, and those that ended lately."""
         return {**self._past, **self._runs}
 
-    def advised(
-        self, task: TaskId, parents: tuple[msg.RosterPeer, ...], leader: PeerId, term: int,
-        until: float,
-    ) -> None:  # fmt: skip
-        """The scheduler's leader says whom to try first in it; a hint, if it still runs."""
-        run = self._runs.get(task)
+    def advised(self, advice: PeerAdvice) -> None:
+        """The scheduler's leader says whom to try first in a task, and whose pieces to send first:
+        a hint."""
+        now = trio.current_time()
+        places = self._places.told(advice.task, advice.place, advice.until, now)
+        versions = {
+            stored.info.version: place
+            for task, place in places.items()
+            for stored in self.near.store.versions(task)
+        }
+        self.serving.order(versions, advice.until)
+        run = self._runs.get(advice.task)
         if run is not None and run.going():
-            run.advised(parents, leader, term, until)
+            run.advised(advice)
 
     async def remove(self, task: TaskId) -> int:
         """Forget a task: ends its run, unlinks its versions. Returns the number of versions."""

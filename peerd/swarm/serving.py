@@ -95,6 +95,14 @@ class Serving:
             self._reject(peer, message.version, tuple(index for _, index in refused))
         self._go_on()
 
+    def busy_s(self, now: float) -> float:
+        """For how long, from the start, several children were served at once."""
+        return self._turns.busy_s(now)
+
+    def order(self, places: dict[VersionId, int], until: float) -> None:
+        """Of contents that are asked for at once those with a lower place go first, until then."""
+        self._turns.order(places, until)
+
     def sent(self, version: VersionId, index: PieceIndex) -> bool:
         """Whether somebody was sent that piece, or is (of the last that were)."""
         return (version, index) in self._turns.spread

@@ -2,7 +2,8 @@
 
 Always: children take turns, a piece each; what was sent to nobody yet goes first, of it what was
 read from the origin here, then second copies, to who lacks most; but no child is passed over by
-more than half of the others in a row; no child waits for another's slow link: what is in hand for
+more than half of the others in a row; of several contents three pieces of four are of the one whose
+place is first, if one is; no child waits for another's slow link: what is in hand for
 too long counts no more, once something begun later is sent; so few are in hand that each is whole
 soon, for a child passes on only what it has whole.
 """
@@ -42,6 +43,9 @@ ones are sent meanwhile, or no byte leaves at all, for else it is this uplink (s
 the rate: 15 pieces in hand, none of them whole for half a minute, on which all waited). Guess."""
 SPREAD_MAX: Final = 8192
 """Pieces of which it is remembered that they went to somebody: eight usual contents. Guess."""
+FAIR_EVERY: Final = 4
+"""Each so many-th piece is of whichever content its child asked for first: none starves, however
+many come before it. Guess."""
 LOOK_MAX: Final = 16
 """Of a child's pieces so many are looked at for one that went to nobody: usual windows have fewer,
 and each piece that is sent costs a look at those of all children. Guess."""
@@ -78,6 +82,10 @@ class Turns:
 
     def __init__(self, read_here: Callable[[Item], bool] = lambda _: False) -> None:
         self._read_here = read_here
+        self._places: dict[VersionId, int] = {}
+        self._places_until = -inf
+        self._taken = 0
+        self._busy_s, self._looked_at, self._was_busy = 0.0, -inf, False
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
         self._served: dict[PeerId, Child] = {}  # Those for whom something is in hand.
         self.spread: OrderedDict[Item, None] = OrderedDict()
@@ -86,6 +94,21 @@ class Turns:
         self._newest_sent = -inf  # When that was begun which was begun last, of what was sent.
         self._sent_at = -inf
         self._left_at, self._left_bytes = -inf, 0.0
+
+    def order(self, places: dict[VersionId, int], until: float) -> None:
+        """Of contents that are asked for at once those with a lower place go first, until then."""
+        self._places, self._places_until = places, until
+
+    def busy_s(self, now: float) -> float:
+        """For how long, from the start, several children were served at once: then it is this
+        uplink that bounds what is sent, not one child's downlink."""
+        self._look(now)
+        return self._busy_s
+
+    def _look(self, now: float) -> None:
+        if self._was_busy:
+            self._busy_s += now - self._looked_at
+        self._looked_at, self._was_busy = now, len(self._served) > 1
 
     def asked(self, peer: PeerId, items: Iterable[Item], lacking: int) -> list[Item]:
         """A child asks, which lacks so many pieces in all; returns what is too much."""
@@ -120,11 +143,32 @@ class Turns:
             return None
         others = any(each.waiting and not each.in_hand for each in self.children.values())
         most = 1 if stuck and others else SENDS_AT_ONCE
+        first = self._first(now)
+        if first is not None:
+            turn = self._turn(most, now, first)
+            if turn is not None:
+                return turn
+        return self._turn(most, now, None)
+
+    def _first(self, now: float) -> VersionId | None:
+        """The content whose turn it is, where it makes a difference."""
+        if now >= self._places_until or self._taken % FAIR_EVERY == FAIR_EVERY - 1:
+            return None
+        asked = {
+            item[0] for child in self.children.values() for item in islice(child.waiting, LOOK_MAX)
+        }
+        if len(asked) < 2:
+            return None
+        last = len(self._places)
+        return min(asked, key=lambda version: (self._places.get(version, last), version))
+
+    def _turn(self, most: int, now: float, only: VersionId | None) -> tuple[PeerId, Item] | None:
+        """Whose piece it is, of all or of one content `only`."""
         passed: list[tuple[PeerId, Child, Item, Rank]] = []
         for peer, child in self.children.items():
             if not child.waiting or len(child.in_hand) >= most:
                 continue
-            item, rank = self._best(child)
+            item, rank = self._best(child, only)
             if item is None:
                 continue
             passed.append((peer, child, item, rank))
@@ -150,13 +194,15 @@ class Turns:
 
         return max(range(len(children)), key=behind)
 
-    def _best(self, child: Child) -> tuple[Item | None, Rank]:
+    def _best(self, child: Child, only: VersionId | None) -> tuple[Item | None, Rank]:
         """Of what it waits for what is worth most: sent to one, it can be passed on while the rest
         of the children get theirs from there."""
         best, rank = None, Rank.SECOND
         for item in islice(child.waiting, LOOK_MAX):
             if item in child.in_hand:
                 continue  # Broken off and asked for again, or asked for twice.
+            if only is not None and item[0] != only:
+                continue
             if item in self.spread:
                 best = best or item
             elif self._read_here(item):
@@ -174,7 +220,9 @@ class Turns:
         peer, child, item, _ = among[place]
         child.waiting.remove(item)
         child.in_hand[item] = now
+        self._taken += 1
         self._served[peer] = child
+        self._look(now)
         child.passed = 0
         self.children.move_to_end(peer)
         self.spread[item] = None
@@ -189,6 +237,7 @@ class Turns:
         since = child.in_hand.pop(item, None) if child is not None else None
         if child is not None and not child.in_hand:
             self._served.pop(peer, None)
+            self._look(now)
             if not child.waiting:
                 del self.children[peer]
         if not whole:

@@ -23,6 +23,8 @@ class Here:
         self.piece_bytes_out = 0
         self.counters = self.near = self.store = self.serving = self
         self.children = 3
+        self.busy = 0.0
+        self.kept: dict[TaskId, int] = {}
 
     def runs(self) -> dict[TaskId, Any]:
         return self.going
@@ -33,17 +35,30 @@ class Here:
     def find(self, version: VersionId) -> Any:
         return self.stored.get(version)
 
+    def busy_s(self, now: float) -> float:
+        return self.busy
+
+    def stands(self, task: TaskId) -> bool:
+        return task == ONE
+
+    def origins(self) -> dict[TaskId, int]:
+        return self.kept
+
     def member(self, peer: PeerId) -> Any:
         return None if peer == "unknown" else SimpleNamespace(zone=peer.partition("-")[0])
 
 
 def stored(task: TaskId, pieces: int, held: int) -> Any:
-    return SimpleNamespace(info=SimpleNamespace(task=task, piece_count=pieces), held=range(held))
+    return SimpleNamespace(
+        info=SimpleNamespace(task=task, piece_count=pieces, piece_length_bytes=1 << 18),
+        held=range(held),
+    )
 
 
 def run(task: TaskId, held: int, parents: list[Any] | None = None, origin: int = 0) -> Any:
     return SimpleNamespace(
-        stored=stored(task, 10, held), going=lambda: True, core=SimpleNamespace(parents=parents),
+        stored=stored(task, 10, held), priority=6, going=lambda: True,
+        core=SimpleNamespace(parents=parents),
         tally=SimpleNamespace(from_origin=origin, from_peers={}),
     )  # fmt: skip
 
@@ -55,7 +70,7 @@ def parent(peer: str, rate: float | None, round_trip_s: float = 0.01) -> Any:
 async def test_what_it_downloads_and_how_fast(autojump_clock: trio.testing.MockClock) -> None:
     here: Any = Here()
     used = [0.0]
-    facts = FactsOfPeer(here, here, here, lambda: used[0])
+    facts = FactsOfPeer(here, here, here, here, lambda: used[0])
     here.going[ONE] = run(ONE, 4, [], origin=1_000)
     await trio.sleep(1)
     assert facts().swarms[ONE].down_bytes_s == 0, "nothing to compare with"
@@ -72,7 +87,7 @@ async def test_what_it_has_and_was_asked_for_is_told_as_wanted_no_more(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     here: Any = Here()
-    facts = FactsOfPeer(here, here, here)
+    facts = FactsOfPeer(here, here, here, here)
     version = VersionId("c" * 64)
     here.stored[version] = stored(OTHER, 10, 10)
     assert not facts().swarms, "nobody asks for it"
@@ -87,7 +102,7 @@ async def test_what_parents_of_a_zone_bring_counts_together(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     here: Any = Here()
-    facts = FactsOfPeer(here, here, here)
+    facts = FactsOfPeer(here, here, here, here)
     parents = [
         parent("eu-1", 1_000.0, 0.03), parent("eu-2", 500.0, 0.02), parent("us-1", 200.0, 0.1),
         parent("us-2", None), parent("unknown", 9_000.0),
@@ -97,3 +112,30 @@ async def test_what_parents_of_a_zone_bring_counts_together(
     assert {name: (each.down_bytes_s, each.round_trip_ms) for name, each in zones.items()} == {
         "eu": (1_500, 20), "us": (200, 100),
     }  # fmt: skip
+
+
+async def test_what_its_uplink_can_do_is_known_once_it_served_several(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    here: Any = Here()
+    facts = FactsOfPeer(here, here, here, here)
+    for rate, busy_s, full in ((2_000, 0.1, 0), (1_000, 1.0, 1_000), (10, 0.0, 1_000)):
+        here.piece_bytes_out, here.busy = here.piece_bytes_out + rate, here.busy + busy_s
+        await trio.sleep(1)
+        told = facts()
+        assert (told.up_bytes_s, told.up_full_bytes_s) == (rate, full)
+        assert told.up_most_bytes_s == 2_000
+
+
+async def test_what_it_keeps_and_where_it_stands_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    here: Any = Here()
+    facts = FactsOfPeer(here, here, here, here)
+    here.going = {ONE: run(ONE, 4, []), OTHER: run(OTHER, 4, [])}
+    here.kept = {ONE: 7}
+    await trio.sleep(1)
+    told = facts()
+    assert told.keeps == {ONE: 7}
+    assert [told.swarms[task].stands for task in (ONE, OTHER)] == [True, False]
+    assert told.swarms[ONE].piece_bytes == 1 << 18

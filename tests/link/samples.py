@@ -62,7 +62,16 @@ from peerd.link.own_messages import (
     CircuitOpen,
     CircuitOpened,
 )
-from peerd.link.scheduler_messages import Advice, Advised, Report, Reports, SwarmReport, ZoneReport
+from peerd.link.scheduler_messages import (
+    Advice,
+    Advised,
+    AdvisedKeeper,
+    KeptReport,
+    Report,
+    Reports,
+    SwarmReport,
+    ZoneReport,
+)
 from peerd.manifest import Attestation, VersionInfo
 from peerd.task import TaskSpec
 from tests.link.helper import KEYS, VERSION
@@ -140,7 +149,7 @@ SAMPLES: tuple[Message, ...] = (
     CircuitData(2, b"sealed"),
     CircuitCredit(2, 1 << 18),
     CircuitClose(2, "it has no link to that peer"),
-    Advice(3, 10.0, (Advised(PEER, TASK, (PEER,)),)),
+    Advice(3, 10.0, (Advised(PEER, TASK, 1, (PEER,)),), (AdvisedKeeper(PEER, TASK, (PEER,), 2),)),
     Subscribe(PROOF, True),
     LeaderLease(PROOF, 7),
     LeaderIs(PROOF, True),
@@ -151,10 +160,13 @@ SAMPLES: tuple[Message, ...] = (
                 PEER,
                 50,
                 1_000_000,
+                2_000_000,
+                3_000_000,
                 3,
-                (SwarmReport(TASK, 20, 4, True, 500_000),),
+                (SwarmReport(TASK, 20, 1 << 18, 4, True, True, 6, 500_000),),
                 (TASK,),
                 (ZoneReport("eu/fra", 750_000, 80),),
+                (KeptReport(TASK, 77),),
             ),
         )
     ),

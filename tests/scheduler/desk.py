@@ -112,6 +112,14 @@ class Desk:
         kept = self.core.kept(self.task)
         self.hear(number, m.LeaseAsk(self.task, kept.term if kept else 0, room))
 
+    def hold_all(self, number: int) -> None:
+        """It got all that others hold by now."""
+        kept = self.core.kept(self.task)
+        assert kept is not None
+        assert kept.version is not None
+        have = kept.roster.covered.to_bytes(((kept.count or 0) + 7) // 8, "little")
+        self.hear(number, m.Progress(self.task, kept.version.version, have))
+
     def version(self, number: int, pieces: int, **facts: object) -> VersionInfo:
         return version_of(key(number), pieces, spec=self.spec, **facts)  # type: ignore[arg-type]
 

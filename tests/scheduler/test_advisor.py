@@ -54,8 +54,8 @@ def test_who_has_nothing_or_no_place_left_is_none() -> None:
 
 
 def report(name: str, *, held: int = 50, wants: bool = True, children: int = 0) -> Report:
-    swarm = SwarmReport(TASK, 100, held, wants, 1_000)
-    return Report(PeerId(name), 10, 0, children, (swarm,), (), ())
+    swarm = SwarmReport(TASK, 100, 1 << 18, held, wants, True, 6, 1_000)
+    return Report(PeerId(name), 10, 0, 0, 0, children, (swarm,), (), (), ())
 
 
 class Desk:
@@ -148,7 +148,7 @@ def test_what_crosses_a_border_best_is_named_first() -> None:
         desk.says(f"slow{number}", zone="slow")
     desk.says("child", zone="here", held=1)
     measured = (ZoneReport("fast", 10_000, 5), ZoneReport("slow", 100, 5))
-    desk.seen.report(Report(PeerId("child"), 0, 0, 0, (), (), measured), "here", 0.0)
+    desk.seen.report(Report(PeerId("child"), 0, 0, 0, 0, 0, (), (), measured, ()), "here", 0.0)
     parents = desk.advised()[PeerId("child")]
     kinds = [peer[:4] for peer in parents]
     assert kinds == sorted(kinds)

@@ -25,7 +25,7 @@ INSIDE = [n for n in GROUP if cells.lies_in(key(n).peer_id, "", f"#{CELL}")]
 OUTSIDE = [n for n in GROUP if n not in INSIDE]
 SEAT = cells.cell_seat(TASK, CELL)
 ENOUGH = cells.delegates(CELL)
-assert ENOUGH == 2, "five bits: two from each of 32"
+assert ENOUGH == 1, "five bits: one from each of 32"
 
 
 class CellDesk(Desk):

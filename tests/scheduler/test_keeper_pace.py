@@ -83,7 +83,9 @@ def test_a_trickle_is_not_progress_where_others_read_far_faster() -> None:
             desk.report(slow, lease.lease, Outcome.PROGRESS)
     assert not reads(desk, slow)
     assert {x.lease for x in desk.to(slow, m.LeaseRevoked)}
-    read_on(desk, good, 2 * PIECES, every_s=0.01)
+    for _ in range(4):
+        read_on(desk, good, PIECES // 2, every_s=0.01)
+        desk.hold_all(slow)
     assert behind <= {x.info.first for x in desk.grants(good)}
     again = desk.core.unneeded_reads(desk.task)
     assert len(behind) <= again.pop("overdue") <= len(behind) + 3, "and a try now and then"

@@ -7,14 +7,16 @@ from random import Random
 from peerd.codec import encode
 from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import (
+    KEPT_MAX,
     REPORTS_MAX,
     SWARMS_MAX,
     ZONES_MAX,
+    KeptReport,
     Report,
     SwarmReport,
     ZoneReport,
 )
-from peerd.scheduler.reporting import Facts, Relay, Reporter, ReporterConfig
+from peerd.scheduler.reporting import Facts, Relay, Reporter, ReporterConfig, Uplink
 
 OWN = PeerId("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
 
@@ -24,11 +26,19 @@ def task(number: int) -> TaskId:
 
 
 def facts(
-    held: dict[int, int], *, rate: int = 1_000, load: int = 0, zones: dict[str, int] | None = None
+    held: dict[int, int],
+    *,
+    rate: int = 1_000,
+    load: int = 0,
+    zones: dict[str, int] | None = None,
+    keeps: dict[TaskId, int] | None = None,
 ) -> Facts:
-    swarms = {task(n): SwarmReport(task(n), 100, has, True, rate) for n, has in held.items()}
+    swarms = {
+        task(n): SwarmReport(task(n), 100, 1 << 18, has, True, True, 6, rate)
+        for n, has in held.items()
+    }
     seen = {zone: ZoneReport(zone, rate, 10) for zone, rate in (zones or {}).items()}
-    return Facts(load, 0, 0, swarms, seen)
+    return Facts(load, 0, 0, 0, 0, swarms, seen, keeps or {})
 
 
 class Desk:
@@ -68,7 +78,7 @@ def test_nothing_changed_is_not_said_but_that_it_is_there() -> None:
     desk = Desk()
     known = facts({1: 5}, zones={"eu": 1_000})
     desk.next(known)
-    assert [desk.next(known) is not None for _ in range(10)].count(True) == 2
+    assert [desk.next(known) is not None for _ in range(41)].count(True) == 2, "in ten seconds"
 
 
 def test_rates_that_differ_by_little_are_not_news() -> None:
@@ -116,9 +126,13 @@ def test_a_peer_says_less_than_two_kilobytes_a_second() -> None:
     """Issue 4, item 6: the largest report, and what a download of one task says each second."""
     zone = "x" * 128
     largest = Report(
-        OWN, 100, (1 << 40) - 1, (1 << 31) - 1,
-        tuple(SwarmReport(task(n), 1 << 22, 1 << 22, True, 1 << 39) for n in range(SWARMS_MAX)),
+        OWN, 100, (1 << 40) - 1, (1 << 40) - 1, (1 << 40) - 1, (1 << 31) - 1,
+        tuple(
+            SwarmReport(task(n), 1 << 22, 1 << 24, 1 << 22, True, True, 6, 1 << 39)
+            for n in range(SWARMS_MAX)
+        ),
         (), tuple(ZoneReport(zone, 1 << 39, 1 << 16) for _ in range(ZONES_MAX)),
+        tuple(KeptReport(task(n), 1 << 61) for n in range(KEPT_MAX)),
     )  # fmt: skip
     assert len(encode(largest)) <= 2_000
     desk = Desk()
@@ -130,7 +144,8 @@ def test_a_peer_says_less_than_two_kilobytes_a_second() -> None:
 def test_what_is_passed_on_goes_in_batches_and_the_way_back_is_known() -> None:
     relay = Relay(ReporterConfig(waiting_max=150))
     reports = [
-        Report(PeerId(f"p{number}"), 0, 0, 0, (), (), ()) for number in range(2 * REPORTS_MAX)
+        Report(PeerId(f"p{number}"), 0, 0, 0, 0, 0, (), (), (), ())
+        for number in range(2 * REPORTS_MAX)
     ]
     relay.take(PeerId("child"), reports, 5.0)
     assert relay.due == 5.2
@@ -144,3 +159,38 @@ def test_what_is_passed_on_goes_in_batches_and_the_way_back_is_known() -> None:
     assert relay.ways[PeerId("p0")] == PeerId("p0"), "it is subscribed here itself"
     relay.lost(PeerId("child"))
     assert PeerId("p127") not in relay.ways
+
+
+def test_what_begins_is_said_soon_and_yet_no_more_than_one_report_a_second() -> None:
+    desk = Desk()
+    assert desk.next(facts({})) is None
+    began = desk.now
+    assert desk.next(facts({1: 0})) is not None
+    assert desk.now - began <= 0.25
+    said_at = desk.now
+    assert desk.next(facts({1: 1})) is not None
+    assert desk.now - said_at == 1.0
+
+
+def test_who_keeps_a_task_says_so_though_it_is_in_no_swarm() -> None:
+    desk = Desk()
+    said = desk.next(facts({}, keeps={task(1): 7}))
+    assert said is not None
+    assert said.keeps == (KeptReport(task(1), 7),)
+    assert desk.next(facts({}, keeps={task(1): 7})) is None
+    said = desk.next(facts({}))
+    assert said is not None
+    assert said.keeps == (), "it is read"
+    assert [desk.next(facts({})) for _ in range(50)] == [None] * 50
+
+
+def test_an_uplink_is_what_went_while_several_were_served() -> None:
+    uplink = Uplink()
+    for sent, busy_s in ((100, 0.0), (900, 0.3), (500, 0.5), (1_000, 1.0)):
+        uplink.sent(sent, 1.0, busy_s)
+    assert uplink.full_bytes_s == 1_000
+    assert uplink.most_bytes_s == 1_000
+    for _ in range(8):
+        uplink.sent(200, 1.0, 1.0)
+    assert 200 <= uplink.full_bytes_s < 220
+    assert uplink.most_bytes_s == 1_000

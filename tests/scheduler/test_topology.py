@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import Report, SwarmReport, ZoneReport
+from peerd.link.scheduler_messages import KeptReport, Report, SwarmReport, ZoneReport
 from peerd.scheduler.topology import Topology, TopologyConfig
 
 
@@ -16,10 +16,12 @@ def task(number: int) -> TaskId:
 
 def report(
     number: int, *, held: int = 0, tasks: tuple[int, ...] = (1,), gone: tuple[int, ...] = (),
-    zones: tuple[ZoneReport, ...] = (), load: int = 0,
+    zones: tuple[ZoneReport, ...] = (), load: int = 0, up: int = 0, keeps: tuple[int, ...] = (),
 ) -> Report:  # fmt: skip
-    swarms = tuple(SwarmReport(task(n), 100, held, True, 1_000) for n in tasks)
-    return Report(PeerId(f"p{number}"), load, 500, 2, swarms, tuple(map(task, gone)), zones)
+    swarms = tuple(SwarmReport(task(n), 100, 1 << 18, held, True, True, 6, 1_000) for n in tasks)
+    kept = tuple(KeptReport(task(n), 7) for n in keeps)
+    left = tuple(map(task, gone))
+    return Report(PeerId(f"p{number}"), load, 500, up, up, 2, swarms, left, zones, kept)
 
 
 def test_it_knows_who_is_in_which_swarm_and_how_far() -> None:
@@ -138,3 +140,31 @@ def test_whatever_is_said_the_picture_fits_together(data: st.DataObject) -> None
             )  # fmt: skip
             seen.report(said, data.draw(st.sampled_from(["", "eu", "us"])), now)
         seen.validate()
+
+
+def test_what_an_uplink_can_do_is_remembered_of_those_who_fell_silent() -> None:
+    seen = Topology(TopologyConfig(peers_max=2))
+    seen.report(report(1, up=500), "", 0.0)
+    seen.expire(100.0)
+    assert not seen.peers
+    assert seen.uplinks == {PeerId("p1"): (500, 500)}
+    seen.report(report(2, up=600), "", 100.0)
+    seen.report(report(1, up=0), "", 100.0)
+    assert seen.uplinks[PeerId("p1")] == (500, 500), "nothing new is known of it"
+    seen.report(report(2, up=700), "", 100.0)
+    seen.report(report(1, up=900), "", 100.0)
+    seen.validate()
+    assert seen.uplinks == {PeerId("p2"): (700, 700), PeerId("p1"): (900, 900)}
+
+
+def test_who_keeps_a_task_is_known_until_it_keeps_it_no_more_or_falls_silent() -> None:
+    seen = Topology()
+    seen.report(report(1, keeps=(1, 2)), "", 0.0)
+    seen.report(report(2, keeps=(2,)), "", 1.0)
+    seen.validate()
+    assert seen.keepers == {task(1): PeerId("p1"), task(2): PeerId("p2")}
+    seen.report(report(1), "", 2.0)
+    assert seen.keepers == {task(2): PeerId("p2")}, "of two the last one counts"
+    seen.expire(100.0)
+    seen.validate()
+    assert not seen.keepers

@@ -300,6 +300,30 @@ def test_who_lacks_most_is_not_preferred_while_it_takes_a_piece() -> None:
     assert taken == [child(1), child(0), child(2)]
 
 
+def test_of_several_contents_three_pieces_of_four_are_of_the_first_in_order() -> None:
+    turns, taken = Turns(), []
+    later, sooner = VersionId("c" * 64), VersionId("d" * 64)
+    turns.order({later: 1, sooner: 0}, until=10.0)
+    for number in range(4):
+        turns.asked(child(number), [(later, index) for index in range(8)], 20)
+        turns.asked(child(number), [(sooner, index) for index in range(8)], 20)
+    for step in range(16):
+        turn = turns.next(0.01 * step)
+        assert turn is not None
+        taken.append(turn[1][0])
+        turns.sent(*turn, 0.01 * step + 0.005, whole=True)
+    assert taken.count(sooner) == 12
+    assert later in taken[:4], "none starves"
+    turn = turns.next(11.0)
+    assert turn is not None, "what was said counts no more"
+    turns.order({later: 1, sooner: 0}, until=20.0)
+    for number in range(4):
+        turns.cancelled(child(number), {(sooner, index) for index in range(8)})
+    turn = turns.next(12.0)
+    assert turn is not None
+    assert turn[1][0] == later, "nothing waits for who does not ask"
+
+
 def test_a_piece_that_was_broken_off_is_fresh_again() -> None:
     turns = Turns()
     turns.asked(child(0), [(VERSION, 5)], 0)

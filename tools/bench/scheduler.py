@@ -22,6 +22,7 @@ from peerd.link.scheduler_messages import (
     ADVISED_MAX,
     Advice,
     Advised,
+    KeptReport,
     Report,
     Reports,
     SwarmReport,
@@ -35,11 +36,13 @@ ZONES: Final = tuple(f"r{region}/s{site}" for region in range(4) for site in ran
 ROUND_S: Final = 5.0
 SINGLES: Final = 2_000
 """Reports whose latency is measured one by one."""
+STANDS: Final = 0.3
+"""The share of a swarm of a hundred that stands at its keeper, where cells are of 44 (ADR 0015)."""
 _DIGITS: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 class Group:
-    """Peers that report; each is in one or two swarms and gets further."""
+    """Peers that report; each is in one or two swarms and gets further. Each task has a keeper."""
 
     def __init__(self, peers: int, tasks: int, rng: Random) -> None:
         self.rng = rng
@@ -48,16 +51,26 @@ class Group:
             for _ in range(peers)
         }
         names = [TaskId(f"{rng.getrandbits(256):064x}") for _ in range(tasks)]
+        self.keepers = dict(zip(names, rng.sample(sorted(self.zones), tasks), strict=True))
         self.swarms = {peer: rng.sample(names, rng.choice((1, 1, 1, 2))) for peer in self.zones}
 
     def report(self, peer: PeerId, share: float) -> Report:
         rng = self.rng
         swarms = tuple(
-            SwarmReport(task, 1_024, int(1_000 * share * rng.random()) + 1, True, 12_000_000)
+            SwarmReport(
+                task, 1_024, 1 << 20, int(1_000 * share * rng.random()) + 1, True,
+                rng.random() < STANDS, 6, 12_000_000,
+            )
             for task in self.swarms[peer]
-        )
+        )  # fmt: skip
         zone = ZoneReport(rng.choice(ZONES), rng.randrange(10**6, 10**8), rng.randrange(1, 200))
-        return Report(peer, rng.randrange(100), 10**7, rng.randrange(18), swarms, (), (zone,))
+        keeps = tuple(
+            KeptReport(task, 1) for task, keeper in self.keepers.items() if keeper == peer
+        )
+        up = rng.choice((10**6, 10**7))
+        return Report(
+            peer, rng.randrange(100), up, up, up, rng.randrange(18), swarms, (), (zone,), keeps
+        )
 
 
 class Leader:
@@ -81,12 +94,14 @@ class Leader:
         size = 0
         while advised := self.advisor.advise(self.seen, now):
             size += sum(len(data) for data in _encoded(advised))
+        for told in self.advisor.keepers(self.seen, now):
+            size += len(encode_message(Advice(7, 10.0, (), (told,))))
         return size
 
 
 def _encoded(advised: list[Advised]) -> list[bytes]:
     return [
-        encode_message(Advice(7, 10.0, tuple(advised[at : at + ADVISED_MAX])))
+        encode_message(Advice(7, 10.0, tuple(advised[at : at + ADVISED_MAX]), ()))
         for at in range(0, len(advised), ADVISED_MAX)
     ]
 
@@ -130,7 +145,8 @@ def _p99(leader: Leader, now: float) -> float:
         leader.hear(data, now)
         for task in group.swarms[peer]:
             said = leader.seen.tasks[task][peer]
-            _encoded([Advised(peer, task, leader.advisor.parents(leader.seen, task, peer, said))])
+            parents = leader.advisor.parents(leader.seen, task, peer, said)
+            _encoded([Advised(peer, task, 0, parents)])
         took.append(time.perf_counter() - began)
     return statistics.quantiles(took, n=100)[98]
 

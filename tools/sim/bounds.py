@@ -43,7 +43,7 @@ def group_bound_s(world: World) -> float:
     asked = {peer: _asked_bytes(world, peer) for peer in world.peers}
     bounds = [
         _read_bytes(world, world.peers) / origin,
-        max(asked[peer] / (peer.rate * world.down_bytes_s) for peer in world.peers),
+        max(asked.values()) / world.down_bytes_s,
         sum(asked.values()) / (origin + _up_bytes_s(world, world.peers)),
     ]
     if scenario.network.zone_mbit_s is not None:
@@ -99,14 +99,8 @@ def _least_s(world: World, before: Moment, after: Moment) -> float:
 def own_bound_s(world: World, peer: SimPeer) -> float:
     """Of one that comes when others have it, or nobody: F/min(d, what can be sent to it)."""
     others = sum(x.rate * world.up_bytes_s for x in holders(world, peer))
-    most = min(peer.rate * world.down_bytes_s, _origin_bytes_s(world) + others)
+    most = min(world.down_bytes_s, _origin_bytes_s(world) + others)
     return _asked_bytes(world, peer) / most
-
-
-def alone_bound_s(world: World, peer: SimPeer) -> float:
-    """Of one of many with links of its own: max(F/u_origin, F/d)."""
-    asked = _asked_bytes(world, peer)
-    return max(asked / _origin_bytes_s(world), asked / (peer.rate * world.down_bytes_s))
 
 
 def holders(world: World, peer: SimPeer) -> list[SimPeer]:

@@ -20,10 +20,10 @@ VALIDATOR: Final = '"v1"'
 
 
 class Content:
-    """`wanted`: of those who arrive, whether each wants it. `digest`: whether it is known."""
+    """`digest`: whether it is known; `priority`: of all who want it."""
 
-    def __init__(self, number: int, length_bytes: int, *, digest: bool) -> None:
-        self.number, self.length_bytes = number, length_bytes
+    def __init__(self, number: int, length_bytes: int, priority: int, *, digest: bool) -> None:
+        self.number, self.length_bytes, self.priority = number, length_bytes, priority
         named = f"sha256:{number + 0xAB:02x}" + "ab" * 31 if digest else None
         self.spec = TaskSpec(f"https://origin.example/content-{number}", named)
         self.task = task_id(Ask(self.spec), b"")

@@ -22,7 +22,7 @@ from peerd.errors import PeerUnreachable
 from peerd.gossip.records import Member
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import Message
-from peerd.link.scheduler_messages import SwarmReport
+from peerd.link.scheduler_messages import PRIORITY_MAX, SwarmReport
 from peerd.scheduler.fence import EPOCH_S, order
 from peerd.scheduler.reporting import Facts
 from peerd.scheduler.scheduling_service import SchedulerService
@@ -78,14 +78,12 @@ class World:
         own = key.peer_id
         member = Member(own, ("memory:1",), "", False, scheduler, "")
         links, view = Links(self, own), View(self, own)
-        said = SwarmReport(TASK, 100, 5, True, 1_000_000)
-        known = Facts(5, 1_000, 2, {TASK: said} if busy else {}, {})
+        said = SwarmReport(TASK, 100, 1 << 18, 5, True, True, PRIORITY_MAX, 1_000_000)
+        known = Facts(5, 1_000, 0, 0, 2, {TASK: said} if busy else {}, {}, {})
         service = SchedulerService(
             key, view, links, self.rng, lambda: known, wall_s=EPOCH_S + 1_000_000
         )
-        service.seat.advising.on_advice = lambda task, parents, leader, term, until: self.hears(
-            own, term
-        )
+        service.seat.advising.on_advice = lambda advice: self.hears(own, advice.term)
         self.side[own] = 0
         peer = self.peers[own] = Peer(member, key, links, view, service, busy)
         return peer

@@ -17,6 +17,7 @@ from peerd.link.messages import Message
 from peerd.manifest import VersionInfo
 from peerd.scheduler import keeper_events as kept
 from peerd.scheduler import seeker as sought
+from peerd.scheduler.advising import KeeperAdvice
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ladder import At, Ladder, Place
@@ -84,6 +85,14 @@ class Keeping:
     def term(self, task: TaskId) -> int:
         found = self._seekers.get(task)
         return found[1].term if found else 0
+
+    def stands(self, task: TaskId) -> bool:
+        found = self._seekers.get(task)
+        return found is not None and found[1].keeper is not None
+
+    def advised(self, advice: KeeperAdvice) -> None:
+        by, last = f"leader {advice.leader}", frozenset(advice.last)
+        self._keep(kept.Advised(advice.task, last, advice.readers, advice.until, by))
 
     def holds(self, version: VersionInfo) -> None:
         found = self._seekers.get(version.task)

@@ -50,7 +50,7 @@ class SimPeer:
         rates = world.scenario.peers.rates
         self.rate = rates[number % len(rates)] if rates else 1.0
         self.up = Uplink(world.clock, self.rate * world.up_bytes_s)
-        self.down = Pipe(self.rate * world.down_bytes_s)
+        self.down = Pipe(world.down_bytes_s)
         self.copies = [Copy(content) for content in world.contents]
         self.reads = number >= world.scenario.peers.count - world.scenario.peers.readers
         self.along = Along(self)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from peerd.ids import PeerId
+from peerd.ids import PeerId, VersionId
 from peerd.link import messages as msg
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
@@ -119,7 +119,7 @@ def _same_time(self: Parent, piece_length_bytes: int) -> float:
     return WINDOW_S * (1 + len(self.in_flight))
 
 
-def _oldest(self: Turns, child: Child) -> tuple[Item | None, Rank]:
+def _oldest(self: Turns, child: Child, only: VersionId | None) -> tuple[Item | None, Rank]:
     """Turns._best, but whatever was asked for first."""
     first = child.waiting[0]
     return None if first in child.in_hand else first, Rank.FIRST

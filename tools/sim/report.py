@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tools.sim.along import QUARTER
-from tools.sim.bounds import alone_bound_s, group_bound_s, holders, own_bound_s, phases
+from tools.sim.bounds import group_bound_s, holders, own_bound_s, phases
 from tools.sim.clock import START_S
 from tools.sim.gossip import SAMPLE_MAX, SAMPLE_S, bytes_per_peer_s
 from tools.sim.world import World
@@ -26,10 +26,6 @@ def times_over_bound(world: World, *, untroubled: bool = False) -> list[float]:
     done = [p for p in world.peers if p.done_at is not None and p.wants_at is not None]
     if untroubled:
         done = [peer for peer in done if not peer.troubled]
-    if world.scenario.peers.rates:
-        return sorted(
-            ((p.done_at or 0.0) - (p.wants_at or 0.0)) / alone_bound_s(world, p) for p in done
-        )
     if world.scenario.arrivals.kind == "flash":
         bound, begin = group_bound_s(world), min((p.wants_at or 0.0 for p in done), default=0.0)
         return sorted(((p.done_at or 0.0) - begin) / bound for p in done)

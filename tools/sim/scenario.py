@@ -30,7 +30,8 @@ Count = Annotated[int, Meta(ge=0, le=100_000)]
 class Peers(Struct, frozen=True, forbid_unknown_fields=True):
     """`seeds` of them stay to read origins and serve; somebody reads along in order with the last
     `readers`, as soon as the next piece is there. `schedulers` of them may lead; 0: degraded.
-    `rates`: what of both rates one peer after the other has, from the first again at the end."""
+    All were up for `up_s` before the first arrival. `rates`: what of the uplink's rate one peer
+    after the other has, from the first again at the end."""
 
     count: Annotated[int, Meta(ge=1, le=100_000)] = 64
     up_mbit_s: Rate = 100.0
@@ -38,6 +39,7 @@ class Peers(Struct, frozen=True, forbid_unknown_fields=True):
     seeds: Count = 0
     readers: Count = 0
     schedulers: Count = 0
+    up_s: Seconds = 0.0
     rates: list[Annotated[float, Meta(gt=0, le=1)]] = []
 
 
@@ -93,6 +95,7 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True):
     size: str = "64MiB"
     at_s: Seconds = 0.0
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    priority: Annotated[int, Meta(ge=1, le=6)] = 6
 
     @property
     def size_bytes(self) -> int:

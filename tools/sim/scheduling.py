@@ -12,12 +12,14 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.messages import Message, RosterPeer
-from peerd.link.scheduler_messages import SwarmReport, ZoneReport
+from peerd.link.messages import Message
+from peerd.link.scheduler_messages import PRIORITY_MAX, SwarmReport, ZoneReport
+from peerd.scheduler.advising import PeerAdvice
 from peerd.scheduler.fence import EPOCH_S, prove
-from peerd.scheduler.reporting import Facts
+from peerd.scheduler.reporting import Facts, Uplink
 from peerd.scheduler.scheduling import Scheduling
 from peerd.swarm import events as ev
+from peerd.swarm.places import Places
 from peerd.swarm.serving import SERVES_S
 from tools.sim.clock import Timer
 from tools.sim.outbox import Outbox
@@ -44,6 +46,9 @@ class Scheduler:
             self._outbox.send, wall_s=WALL_S,
         )  # fmt: skip
         self.seat.advising.on_advice = self._advised
+        self.seat.advising.on_keeper_advice = peer.keeping.advised
+        self._places = Places()
+        self._uplink, self._busy_s = Uplink(), 0.0
         self._decisions = 0
         self._at = self._world.clock.now
         self._used_s, self._sent = peer.cpu_s, peer.up.carried_bytes()
@@ -82,12 +87,15 @@ class Scheduler:
         self._decisions = made
         self.changed()
 
-    def _advised(
-        self, task: TaskId, parents: tuple[RosterPeer, ...], leader: PeerId, term: int, until: float
-    ) -> None:
+    def _advised(self, advice: PeerAdvice) -> None:
+        places = self._places.told(advice.task, advice.place, advice.until, self._world.clock.now)
+        self._peer.serving.order(
+            {x.version_id: places[x.task] for x in self._world.contents if x.task in places},
+            advice.until,
+        )
         for copy in self._peer.copies:
-            if copy.content.task == task and copy.going is not None:
-                copy.going.post(ev.Advised(parents, until))
+            if copy.content.task == advice.task and copy.going is not None:
+                copy.going.post(ev.Advised(advice.parents, advice.until))
 
     # --- what it tells of itself
 
@@ -97,7 +105,7 @@ class Scheduler:
         sent = peer.up.carried_bytes()
         load = min(100, int(100 * (peer.cpu_s - self._used_s) / past_s))
         up = int((sent - self._sent) / past_s)
-        self._at, self._used_s, self._sent = now, peer.cpu_s, sent
+        before, self._at, self._used_s, self._sent = self._sent, now, peer.cpu_s, sent
         swarms: dict[TaskId, SwarmReport] = {}
         going: list[Run] = []
         for copy in peer.copies:
@@ -108,12 +116,23 @@ class Scheduler:
                 came = len(store.held) * store.size_of(0) if count else 0
                 rate = max(0, int((came - self._came.get(task, came)) / past_s))
                 self._came[task] = came
-                swarms[task] = SwarmReport(task, count, len(store.held), True, rate)
+                swarms[task] = SwarmReport(
+                    task, count, store.size_of(0) if count else 0, len(store.held), True,
+                    peer.keeping.stands(task), copy.content.priority, rate,
+                )  # fmt: skip
             elif (
                 count and now - peer.serving.asked_at.get(copy.content.version_id, -inf) < SERVES_S
             ):
-                swarms[task] = SwarmReport(task, count, len(store.held), False, 0)
-        return Facts(load, up, peer.serving.children, swarms, self._zones(going))
+                swarms[task] = SwarmReport(
+                    task, count, store.size_of(0), len(store.held), False, False, PRIORITY_MAX, 0
+                )
+        busy_s = peer.serving.busy_s(now)
+        self._uplink.sent(int(sent - before), past_s, busy_s - self._busy_s)
+        self._busy_s = busy_s
+        return Facts(
+            load, up, self._uplink.full_bytes_s, self._uplink.most_bytes_s, peer.serving.children,
+            swarms, self._zones(going), peer.keeping.core.origins(),
+        )  # fmt: skip
 
     def _zones(self, going: list[Run]) -> dict[str, ZoneReport]:
         rates: dict[str, float] = defaultdict(float)

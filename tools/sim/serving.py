@@ -80,6 +80,12 @@ class Serving:
         """Peers that wait for pieces, or are sent some, now."""
         return len(self._turns.children)
 
+    def busy_s(self, now: float) -> float:
+        return self._turns.busy_s(now)
+
+    def order(self, places: dict[VersionId, int], until: float) -> None:
+        self._turns.order(places, until)
+
     def sends_to(self, peer: PeerId) -> bool:
         """Whether anything is in hand for it."""
         return bool(self._sending.get(peer))

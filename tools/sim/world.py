@@ -46,7 +46,7 @@ class World:
         self.origin = Uplink(self.clock, scenario.origin.up_mbit_s * BYTES_PER_MBIT)
         self.origin_latency_s = scenario.origin.latency_ms / 1e3
         self.contents = [
-            Content(number, task.size_bytes, digest=scenario.digest)
+            Content(number, task.size_bytes, task.priority, digest=scenario.digest)
             for number, task in enumerate(scenario.all_tasks)
         ]
         self.number_of = {content.version_id: content.number for content in self.contents}
@@ -164,7 +164,11 @@ class World:
         self.happenings.begin()
         arrivals = dict(zip(self.peers, self._arrivals(), strict=True))
         for peer, content in self.wanted:
-            at_s = arrivals[peer] + self.scenario.all_tasks[content.number].at_s
+            at_s = (
+                self.scenario.peers.up_s
+                + arrivals[peer]
+                + self.scenario.all_tasks[content.number].at_s
+            )
             self.clock.after(at_s, peer.get, peer.copies[content.number])
 
     def _booted(self, peer: SimPeer) -> None:

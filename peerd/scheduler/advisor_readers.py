@@ -1,0 +1,79 @@
+"""What a leader tells a keeper: whom to grant reads last, and how many may read at once.
+
+Always: only who is known to send far less than most comes last, and at least `OTHERS_MIN` do not;
+the first task in order that reads an origin is left as many readers as its keeper finds best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Final
+
+from peerd.ids import PeerId, TaskId
+from peerd.link.scheduler_messages import READERS_MAX, AdvisedKeeper
+from peerd.scheduler.topology import Topology
+
+if TYPE_CHECKING:
+    from random import Random
+
+LOOKED_AT_MAX: Final = 256
+"""Members of a swarm that one decision looks at: four times those that stand at a keeper."""
+FAR_LESS: Final = 4
+"""Who can send so many times less than most of what is sent comes last: what it reads comes to the
+others later than if one of them had read it as well. Guess."""
+OTHERS_MIN: Final = 2
+"""One alone would be all that a swarm depends on."""
+READERS_BEHIND: Final = 1
+"""Readers of a task whose origin one before it in order reads: one keeps it going. Guess."""
+
+
+def last_readers(seen: Topology, task: TaskId, rng: Random) -> tuple[PeerId, ...]:
+    """Those of whom it is known that they can send far less of what they read than the others."""
+    swarm = seen.tasks.get(task, {})
+    some = [peer for peer, said in swarm.items() if said.stands and said.wants]
+    if len(some) > LOOKED_AT_MAX:
+        some = rng.sample(some, LOOKED_AT_MAX)
+    full, most = _rooms(seen, some)
+    if not full:
+        return ()
+    # Of whom it is not known how slow they are: at least as good as what they sent, or the others.
+    hoped = {peer: max(mean(full.values()), most[peer]) for peer in some if peer not in full}
+    rooms = [*full.values(), *hoped.values()]
+    typical = sum(room * room for room in rooms) / sum(rooms)  # Of the byte, not of the peer.
+    last = sorted((room, peer) for peer, room in full.items() if FAR_LESS * room < typical)
+    if len(some) - len(last) < OTHERS_MIN:
+        return ()
+    return tuple(peer for _, peer in last[:READERS_MAX])
+
+
+def _rooms(
+    seen: Topology, peers: Sequence[PeerId]
+) -> tuple[dict[PeerId, float], dict[PeerId, float]]:
+    """What each can send for one swarm, its uplink shared by all its swarms: of those who were once
+    asked for more than that; and what each did send at most."""
+    full: dict[PeerId, float] = {}
+    most: dict[PeerId, float] = {}
+    for peer in peers:
+        asked, sent = seen.uplinks.get(peer, (0, 0))
+        swarms = max(1, len(seen.peers[peer].swarms))
+        most[peer] = sent / swarms
+        if asked:
+            full[peer] = asked / swarms
+    return full, most
+
+
+def advise_keeper(
+    seen: Topology, task: TaskId, order: Sequence[TaskId], rng: Random
+) -> AdvisedKeeper | None:
+    """One decision; `order`: all tasks, those first that are to be done first."""
+    keeper = seen.keepers.get(task)
+    if keeper is None:
+        return None
+    origin = seen.peers[keeper].keeps[task]
+    before = order[: order.index(task)] if task in order else ()
+    shared = any(
+        seen.peers[seen.keepers[x]].keeps.get(x) == origin for x in before if x in seen.keepers
+    )
+    readers = READERS_BEHIND if shared else 0
+    return AdvisedKeeper(keeper, task, last_readers(seen, task, rng), readers)

@@ -1,0 +1,21 @@
+"""The order of this peer's tasks, as far as the scheduler's leader advised one.
+
+Always: a place counts until its time is up; tasks of which nothing was said are in no order.
+"""
+
+from __future__ import annotations
+
+from peerd.ids import TaskId
+
+
+class Places:
+    """Of one peer."""
+
+    def __init__(self) -> None:
+        self._told: dict[TaskId, tuple[int, float]] = {}
+
+    def told(self, task: TaskId, place: int, until: float, now: float) -> dict[TaskId, int]:
+        """All that count now, with this one."""
+        self._told[task] = (place, until)
+        self._told = {task: said for task, said in self._told.items() if said[1] > now}
+        return {task: said[0] for task, said in self._told.items()}
