@@ -15,6 +15,7 @@ from typing import Any
 
 from peerd.errors import UsageError
 from peerd.units import parse_size
+from tools.sim import scheduled
 from tools.sim.compare import difference, run_at
 from tools.sim.elections import Violated, elect_often
 from tools.sim.gossip import idle
@@ -43,6 +44,11 @@ def main(argv: list[str]) -> int:
     each.add_argument("--seeds", type=int, default=3, help="so many runs each; the means are told")
     each.add_argument("--size", default="64MiB")
     each.add_argument("--only", metavar="WORD", default="", help="those with it in their name")
+    beside = commands.add_parser("scheduled", help="scenarios with a scheduler and without")
+    beside.add_argument(
+        "--seeds", type=int, default=3, help="so many runs each; the means are told"
+    )
+    beside.add_argument("--only", metavar="WORD", default="", help="those with it in their name")
     talk = commands.add_parser("gossip", help="the gossip cores alone, idle; --peers 1000")
     talk.add_argument("--peers", type=int, default=100)
     whole = commands.add_parser("nodes", help="whole nodes under a clock that jumps; --peers 16")
@@ -57,7 +63,7 @@ def main(argv: list[str]) -> int:
     vote.add_argument("--partitions", type=int, default=200, metavar="N", help="one seed each")
     for command in (run, talk, whole, vote):
         command.add_argument("--seed", type=int, default=1)
-    for command in (run, each, talk, whole, vote):
+    for command in (run, each, beside, talk, whole, vote):
         command.add_argument("--json", action="store_true", help="one object, on the last line")
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
@@ -76,7 +82,12 @@ def main(argv: list[str]) -> int:
         return _say(words, told, arguments.json)
     gc.disable()  # Hardly any cycles, and walking millions of objects takes minutes.
     try:
-        return _policies(arguments) if arguments.command == "policies" else _run(arguments)
+        match arguments.command:
+            case "policies":
+                return _policies(arguments)
+            case "scheduled":
+                return _scheduled(arguments)
+        return _run(arguments)
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -119,6 +130,20 @@ def _policies(arguments: argparse.Namespace) -> int:
     sys.stdout.write(policy_table(lines) + "\n")
     if arguments.json:
         sys.stdout.write(json.dumps({"policies": [line.told() for line in lines]}) + "\n")
+    return 0
+
+
+def _scheduled(arguments: argparse.Namespace) -> int:
+    """A line for each scenario, both ways."""
+    lines = []
+    for name in scheduled.SCENARIOS:
+        if arguments.only not in name:
+            continue
+        lines.append(scheduled.compare(name, arguments.seeds))
+        sys.stderr.write(f"{name}: {lines[-1].mean_ratio:.3f} x with a scheduler\n")
+    sys.stdout.write(scheduled.table(lines) + "\n")
+    if arguments.json:
+        sys.stdout.write(json.dumps({"scheduled": [line.told() for line in lines]}) + "\n")
     return 0
 
 

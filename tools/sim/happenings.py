@@ -142,6 +142,8 @@ class Happenings:
             keeper = world.keeper()
             return [keeper] if keeper is not None else []
         able = [peer for peer in world.peers if peer.alive and not peer.silent]
+        if who == "leader":
+            return [x for x in able if x.scheduler is not None and x.scheduler.seat.leads()]
         if who == "reader":
             able = [p for p in able if any(x.run is not None and x.run.leases for x in p.copies)]
         return [world.rng.choice(able)] if able else []

@@ -105,8 +105,8 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True):
 class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happens, at a time after the start or once so much is held by all together.
 
-    `who`: numbers, or the keeper, a random peer, one that reads, the seeds. Killed peers come back
-    after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition. `hold`:
+    `who`: numbers, or the keeper, a random peer, one that reads, the seeds, who leads. Killed peers
+    come back after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition. `hold`:
     it has `factor` of the content from before, and the origin refuses it the rest. `cut-off`: the
     origin does not answer it any more, nor say so.
     """
@@ -116,7 +116,7 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     ]
     at_s: Seconds | None = None
     at_progress: Share | None = None
-    who: Literal["keeper", "random", "reader", "seeds"] | list[Count] = "random"
+    who: Literal["keeper", "random", "reader", "seeds", "leader"] | list[Count] = "random"
     restart_after_s: Seconds | None = None
     times: Annotated[int, Meta(ge=1, le=10_000)] = 1
     every_s: Seconds = 1.0

@@ -1,0 +1,70 @@
+"""What a scheduler's advice is worth, and that its leader's death costs nothing: small runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.sim.test_runs import run
+from tools.sim.__main__ import main
+from tools.sim.scenario import load
+from tools.sim.trace import Trace
+from tools.sim.world import World
+
+ONE = '{size = "24MiB"}'
+FOUR = f"[{ONE}, {ONE}, {ONE}, {ONE}]"
+
+
+def mean_s(row: dict[str, object]) -> float:
+    tasks: list[dict[str, float]] = row["tasks"]  # type: ignore[assignment]
+    return sum(task["p50_s"] for task in tasks) / len(tasks)
+
+
+def test_of_several_contents_most_are_there_sooner_and_the_last_no_later() -> None:
+    rows = [
+        run("several-tasks", tasks=FOUR, peers__count="8", peers__schedulers=str(schedulers))
+        for schedulers in (0, 2)
+    ]
+    degraded, scheduled = rows
+    assert mean_s(scheduled) <= 0.9 * mean_s(degraded)
+    assert scheduled["time_over_bound"]["max"] <= 1.1 * degraded["time_over_bound"]["max"]
+    assert scheduled["origin_copies"] <= 1.02
+
+
+def test_what_is_urgent_overtakes_what_is_not() -> None:
+    tasks = '[{size = "64MiB", priority = 3}, {size = "64MiB", at_s = 2.0, priority = 6}]'
+    degraded, scheduled = (
+        run("priorities", tasks=tasks, peers__count="8", peers__schedulers=str(schedulers))
+        for schedulers in (0, 2)
+    )
+    assert scheduled["tasks"][1]["p50_s"] <= 0.9 * degraded["tasks"][1]["p50_s"]
+    assert scheduled["origin_copies"] <= 1.02
+
+
+@pytest.mark.parametrize("at", ["0.0", "0.5"])
+def test_the_leader_is_killed_and_nobody_fails(at: str) -> None:
+    """Another leads within four seconds, and the download went on meanwhile."""
+    changes = {
+        "size": "64MiB", "peers.count": "12", "peers.up_mbit_s": "50", "peers.schedulers": "3",
+        "events": f'[{{do = "kill", who = "leader", at_progress = {at}}}]',
+    }  # fmt: skip
+    world = World(load("leader-killed", changes), 1, Trace())
+    world.run()
+    alive = [peer for peer in world.peers if peer.alive]
+    assert len(alive) == 11
+    assert all(peer.done_at is not None for peer in alive)
+    assert world.errors == []
+    world.clock.run(world.clock.now + 5.0, lambda: False)
+    leaders = {peer.scheduler.seat.leader(world.clock.now) for peer in alive if peer.scheduler}
+    assert len(leaders) == 1
+    assert leaders <= {peer.own for peer in alive}
+
+
+def test_the_table_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scheduled", "--only", "few", "--seeds", "1", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = json.loads(lines[-1])["scheduled"]
+    assert told["scenario"] == "few-pieces"
+    assert told["degraded_failed"] == told["scheduled_failed"] == 0
+    assert lines[2].startswith("| few-pieces |")
