@@ -119,8 +119,8 @@ class Report(LinkMessage, frozen=True):
     """What one peer knows of itself and has not said yet; `gone` are swarms that it left.
 
     `load_percent` is of one processor; `children` are those it sends pieces to. `up_full_bytes_s`
-    is what it sent when more was asked of it than it sent (0: that never was), `up_most_bytes_s`
-    the most that it ever sent.
+    is what it sends while it serves several at once (0: it never did), `up_most_bytes_s` the most
+    that it ever sent.
     """
 
     peer: WirePeerId

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import PARENTS_MAX, Advised, AdvisedKeeper
-from peerd.scheduler.advisor_readers import advise_keeper
+from peerd.scheduler.advisor_readers import advise_keepers
 from peerd.scheduler.evaluator import Candidate, Child, Evaluator, evaluate
 from peerd.scheduler.topology import InSwarm, PeerSeen, Topology
 
@@ -121,15 +121,13 @@ class Advisor:
         if self._keepers_at.keys() != seen.keepers.keys():
             # What is read now leaves its origin to the next in order.
             self._keepers_at = dict.fromkeys(seen.keepers, now)
-        found: list[AdvisedKeeper] = []
-        for task, at in self._keepers_at.items():
-            if at <= now and len(found) < self.config.at_once_max:
-                self._keepers_at[task] = now + self.config.none_s
-                self.decisions += 1
-                said = advise_keeper(seen, task, self.order(seen, now), self._rng)
-                if said is not None:
-                    found.append(said)
-        return found
+        due = [task for task, at in self._keepers_at.items() if at <= now]
+        if not due:
+            return []
+        due = due[: self.config.at_once_max]
+        self._keepers_at.update(dict.fromkeys(due, now + self.config.none_s))
+        self.decisions += len(due)
+        return advise_keepers(seen, due, self.order(seen, now), self._rng)
 
     def order(self, seen: Topology, now: float) -> Sequence[TaskId]:
         """All tasks, the most urgent first, of those the one with the least left, of those the one

@@ -50,8 +50,8 @@ def last_readers(seen: Topology, task: TaskId, rng: Random) -> tuple[PeerId, ...
 def _rooms(
     seen: Topology, peers: Sequence[PeerId]
 ) -> tuple[dict[PeerId, float], dict[PeerId, float]]:
-    """What each can send for one swarm, its uplink shared by all its swarms: of those who were once
-    asked for more than that; and what each did send at most."""
+    """What each can send for one swarm, its uplink shared by all its swarms, of those where that was
+    seen; and what each did send at most."""
     full: dict[PeerId, float] = {}
     most: dict[PeerId, float] = {}
     for peer in peers:
@@ -63,17 +63,21 @@ def _rooms(
     return full, most
 
 
-def advise_keeper(
-    seen: Topology, task: TaskId, order: Sequence[TaskId], rng: Random
-) -> AdvisedKeeper | None:
-    """One decision; `order`: all tasks, those first that are to be done first."""
-    keeper = seen.keepers.get(task)
-    if keeper is None:
-        return None
-    origin = seen.peers[keeper].keeps[task]
-    before = order[: order.index(task)] if task in order else ()
-    shared = any(
-        seen.peers[seen.keepers[x]].keeps.get(x) == origin for x in before if x in seen.keepers
-    )
-    readers = READERS_BEHIND if shared else 0
-    return AdvisedKeeper(keeper, task, last_readers(seen, task, rng), readers)
+def advise_keepers(
+    seen: Topology, tasks: Sequence[TaskId], order: Sequence[TaskId], rng: Random
+) -> list[AdvisedKeeper]:
+    """One decision for each of these tasks; `order`: all, those first that are to be done first."""
+    first_at: dict[int, TaskId] = {}
+    for task in [*order, *seen.keepers]:
+        if task in seen.keepers:
+            first_at.setdefault(_origin(seen, task), task)
+    found = []
+    for task in tasks:
+        readers = 0 if first_at[_origin(seen, task)] == task else READERS_BEHIND
+        last = last_readers(seen, task, rng)
+        found.append(AdvisedKeeper(seen.keepers[task], task, last, readers))
+    return found
+
+
+def _origin(seen: Topology, task: TaskId) -> int:
+    return seen.peers[seen.keepers[task]].keeps[task]

@@ -105,8 +105,8 @@ class Crowd:
 
 
 class Topology:
-    """The picture of one who leads, or stands by. `uplinks`: what each sent at most when more was
-    asked of it (0: that never was), and ever (Report)."""
+    """The picture of one who leads, or stands by. `uplinks`: what each sends while it serves
+    several (0: it never did), and what it sent at most (Report)."""
 
     def __init__(self, config: TopologyConfig | None = None) -> None:
         self.config = config or TopologyConfig()

@@ -106,9 +106,9 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happens, at a time after the start or once so much is held by all together.
 
     `who`: numbers, or the keeper, a random peer, one that reads, the seeds, who leads. Killed peers
-    come back after `restart_after_s`; `times` with `every_s` between them. `groups` for a partition. `hold`:
-    it has `factor` of the content from before, and the origin refuses it the rest. `cut-off`: the
-    origin does not answer it any more, nor say so.
+    come back after `restart_after_s`; `times` with `every_s` between them. `groups` for a
+    partition. `hold`: it has `factor` of the content from before, and the origin refuses it the
+    rest. `cut-off`: the origin does not answer it any more, nor say so.
     """
 
     do: Literal[
