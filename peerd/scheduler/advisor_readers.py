@@ -50,8 +50,8 @@ def last_readers(seen: Topology, task: TaskId, rng: Random) -> tuple[PeerId, ...
 def _rooms(
     seen: Topology, peers: Sequence[PeerId]
 ) -> tuple[dict[PeerId, float], dict[PeerId, float]]:
-    """What each can send for one swarm, its uplink shared by all its swarms, of those where that was
-    seen; and what each did send at most."""
+    """What each can send for one swarm, its uplink shared by all its swarms, where that was seen;
+    and what each did send at most."""
     full: dict[PeerId, float] = {}
     most: dict[PeerId, float] = {}
     for peer in peers:
