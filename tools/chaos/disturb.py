@@ -15,11 +15,14 @@ import trio
 
 from tools.chaos import janitor
 from tools.chaos.lab import Lab
-from tools.chaos.peer import Got, Peer
+from tools.chaos.peer import Got, Peer, Spoiled
 from tools.chaos.verdict import Finding
 
 EVERY_S: Final = 2.0
 STOPPED_S: Final = 20.0
+LED_AGAIN_S: Final = 20.0
+ELECTED_S: Final = 4.0
+"""A new leader leads within so long (docs/acceptance.md), and all follow it."""
 FAULTY_S: Final = 3.0
 """How long an origin goes on failing."""
 OVERLAY_WITHIN_S: Final = 5.0
@@ -69,6 +72,38 @@ async def seeds(lab: Lab) -> None:
     await lab.progress(0.5)
     for peer in lab.seeds:
         await lab.kill(peer)
+
+
+async def leader(lab: Lab) -> None:
+    await lab.progress(0.5)
+    victim = await _leader(lab)
+    await lab.kill(victim)
+    took_s = await lab.led_again(victim, LED_AGAIN_S)
+    lab.findings.append(
+        Finding("another leads", f"{took_s:.1f} s", f"≤ {ELECTED_S:g} s", took_s <= ELECTED_S)
+    )
+
+
+async def leader_stopped(lab: Lab) -> None:
+    await lab.progress(0.3)
+    await lab.stopped(await _leader(lab), STOPPED_S)
+
+
+async def advised(lab: Lab) -> None:
+    """Its leader is what it is; it must have been heard, or this proves nothing."""
+    await lab.progress(0.5)
+    led = await _leader(lab)
+    picture = (await led.scheduler())["picture"]
+    await lab.until(lab.over)
+    made = picture["decisions"] if picture else 0
+    lab.findings.append(Finding("advice given", str(made), "≥ 1", made >= 1))
+
+
+async def _leader(lab: Lab) -> Peer:
+    found = await lab.leader()
+    if found is None:
+        raise Spoiled("no leader is followed by all")
+    return found
 
 
 async def stopped(lab: Lab) -> None:

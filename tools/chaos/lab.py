@@ -20,6 +20,7 @@ from peerd.errors import PeerdError
 from peerd.ids import PeerId
 from peerd.rendezvous import ranked
 from tools.chaos import janitor
+from tools.chaos.liar import BAD_LEADERS
 from tools.chaos.origin import Origin
 from tools.chaos.peer import OVERLAY_PORT, POLL_S, Got, Peer, Spoiled
 from tools.chaos.verdict import Finding, Measured, Shape
@@ -107,6 +108,22 @@ class Lab:
             if asked.task:
                 return asked.task
         raise Spoiled("nobody knows the task yet")
+
+    async def leader(self) -> Peer | None:
+        """Whom all that are alive follow as the scheduler's leader; None: nobody, or several."""
+        told = {(await peer.status())["leader"] for peer in self.alive()}
+        by_id = {peer.peer_id: peer for peer in self.alive()}
+        return by_id.get(told.pop()) if len(told) == 1 else None
+
+    async def led_again(self, before: Peer, within_s: float) -> float:
+        """Waits until all follow another leader; how long it took. inf: longer than that."""
+        began = trio.current_time()
+        with trio.move_on_after(within_s):
+            while True:
+                if await self.leader() not in (None, before):
+                    return trio.current_time() - began
+                await trio.sleep(POLL_S)
+        return float("inf")
 
     # --- what is done to them
 
@@ -290,13 +307,16 @@ def _place(lab: Lab, setting: Setting, number: int, name: str) -> None:
     seed, home = number >= lab.shape.peers, lab.folder / name
     peer = Peer(
         name, network.address(name), home, network.command(name, []),
-        {"bootstrap": [door for door in doors if door != own], "seed_peer": seed},
+        {
+            "bootstrap": [door for door in doors if door != own], "seed_peer": seed,
+            "scheduler": 0 <= lab.shape.peers - 1 - number < lab.shape.schedulers,
+        },
         setting.modes.get(number, ""), _at_home(setting.environments.get(number, {}), home),
     )  # fmt: skip
     (lab.seeds if seed else lab.peers).append(peer)
     if not seed:
         lab.asked[name] = Asked(peer)
-    if peer.mode:
+    if peer.mode and peer.mode not in BAD_LEADERS:
         lab.liars.append(peer)
     peer.data_dir.mkdir(parents=True)
     if number in setting.disks_bytes:

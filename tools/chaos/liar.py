@@ -4,13 +4,15 @@ Always: it is the real daemon but for one thing: `corrupt` sends wrong bytes of 
 takes requests and sends nothing, `close` closes the link instead of sending, `attest` vouches for
 bytes that are not the origin's (and holds and serves them), `length` says that the content has
 7 MiB, whatever the origin says. `walled` is honest, but nobody can dial its link port: it announces
-one that is closed.
+one that is closed. `rubbish` and `late` are honest but as the scheduler's leader: what it advises
+is drawn by chance, and names peers that there are not; or it comes 2 s later.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import msgspec
@@ -18,7 +20,14 @@ import trio
 
 from peerd.daemon import wiring
 from peerd.daemon.__main__ import main
+from peerd.ids import PeerId
+from peerd.link.scheduler_messages import Advice, AdvisedKeeper
 from peerd.link.service import LinkService
+from peerd.scheduler import advisor
+from peerd.scheduler.advisor import Advisor
+from peerd.scheduler.scheduling_service import SchedulerService
+from peerd.scheduler.topology import Topology
+from peerd.signing import SigningKey
 from peerd.swarm import extents, reading, serving
 
 
@@ -70,6 +79,55 @@ def walled() -> None:
     wiring._link_addresses = lambda config, listening: ["127.0.0.1:1"]
 
 
+def rubbish() -> None:
+    rng = Random()
+
+    def nobody() -> PeerId:
+        return SigningKey(rng.randbytes(32)).peer_id
+
+    def parents(self: Any, seen: Topology, task: Any, peer: Any, said: Any) -> tuple[PeerId, ...]:
+        self.decisions += 1
+        known = [each for each in seen.peers if each != peer]
+        return (nobody(), *rng.sample(known, min(len(known), 2)), nobody())
+
+    def place(self: Any, seen: Any, task: Any, peer: Any, now: Any) -> int:
+        return rng.randrange(1 << 16)
+
+    def readers(seen: Topology, tasks: Any, order: Any, rng_: Any) -> list[AdvisedKeeper]:
+        everybody = list(seen.peers)
+        return [
+            AdvisedKeeper(
+                seen.keepers[task], task, tuple(rng.sample(everybody, len(everybody) - 1)),
+                rng.randrange(3),
+            )
+            for task in tasks
+        ]  # fmt: skip
+
+    Advisor.parents = parents  # type: ignore[method-assign]
+    Advisor._place = place  # type: ignore[method-assign]
+    advisor.advise_keepers = readers  # type: ignore[assignment,attr-defined]
+
+
+def late() -> None:
+    at_once = SchedulerService._send
+
+    def send(self: Any, peer: Any, message: Any) -> None:
+        async def later() -> None:
+            await trio.sleep(LATE_S)
+            at_once(self, peer, message)
+
+        if isinstance(message, Advice):
+            trio.lowlevel.spawn_system_task(later)
+        else:
+            at_once(self, peer, message)
+
+    SchedulerService._send = send  # type: ignore[method-assign]
+
+
+LATE_S = 2.0
+BAD_LEADERS = ("rubbish", "late")
+"""Modes of a daemon whose bytes are right."""
+
 MODES: dict[str, Callable[[], None]] = {
     "corrupt": corrupt,
     "stall": stall,
@@ -77,6 +135,8 @@ MODES: dict[str, Callable[[], None]] = {
     "attest": attest,
     "length": length,
     "walled": walled,
+    "rubbish": rubbish,
+    "late": late,
 }
 
 if __name__ == "__main__":

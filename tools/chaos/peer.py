@@ -129,6 +129,9 @@ class Peer:
     async def status(self) -> dict[str, Any]:
         return await _aside(lambda: client.ask(self.socket, "GET", "/v1/status"))
 
+    async def scheduler(self) -> dict[str, Any]:
+        return await _aside(lambda: client.ask(self.socket, "GET", "/v1/scheduler"))
+
     async def peers(self) -> list[dict[str, Any]]:
         told = await _aside(lambda: client.ask(self.socket, "GET", "/v1/peers"))
         rows: list[dict[str, Any]] = told["peers"]

@@ -28,15 +28,19 @@ class Scenario:
     setting: Callable[[Shape], Setting] = lambda shape: Setting()
     seed_peers: int = 0
     known_digest: bool = False
+    schedulers: int = 0
 
     def shape(self, asked: Shape) -> Shape:
         if asked.peers < PEERS_MIN:
             raise UsageError(f"{asked.peers} peers are too few: {PEERS_MIN} or more")
-        return replace(asked, seed_peers=self.seed_peers, known_digest=self.known_digest)
+        return replace(
+            asked, seed_peers=self.seed_peers, known_digest=self.known_digest,
+            schedulers=self.schedulers,
+        )  # fmt: skip
 
 
 def _last(mode: str) -> Callable[[Shape], Setting]:
-    """The last peer lies."""
+    """The last peer is one of tools.chaos.liar."""
     return lambda shape: Setting(modes={shape.peers - 1: mode})
 
 
@@ -170,6 +174,36 @@ SCENARIOS: Final = (
         AS_BEFORE,
         disturb.clock,
         setting=_own_clock,
+    ),
+    Scenario(
+        "leader",
+        "kills the scheduler's leader at 50 %, for good",
+        Limits(time_over_undisturbed_max=1.05),
+        disturb.leader,
+        schedulers=3,
+    ),
+    Scenario(
+        "leader-stopped",
+        "stops the scheduler's leader (SIGSTOP) for 20 s at 30 %",
+        SURVIVED,
+        disturb.leader_stopped,
+        schedulers=3,
+    ),
+    Scenario(
+        "leader-rubbish",
+        "the only leader advises what it draws by chance, and peers that there are not",
+        AS_BEFORE,
+        disturb.advised,
+        setting=_last("rubbish"),
+        schedulers=1,
+    ),
+    Scenario(
+        "leader-late",
+        "the only leader's advice comes 2 s later",
+        AS_BEFORE,
+        disturb.advised,
+        setting=_last("late"),
+        schedulers=1,
     ),
 )
 

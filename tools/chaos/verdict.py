@@ -26,6 +26,8 @@ class Shape:
     seed_peers: int = 0
     """So many more: they read for the others, and nobody asks them for anything."""
     known_digest: bool = False
+    schedulers: int = 0
+    """So many of the peers, the last ones, may be elected to advise."""
     seed: int = 1
 
 
