@@ -162,6 +162,8 @@ async def test_what_does_not_exist_is_refused_in_words(
         {"url": URL, "headers": [["a"]]},
         {"url": URL, "tag": "t" * 200},
         {"url": URL, "timeout_s": 0},
+        {"url": URL, "priority": 0},
+        {"url": URL, "priority": 7},
     ],
 )
 async def test_a_wish_is_decoded_strictly(tmp_path: Path, wish: Any) -> None:
