@@ -82,6 +82,8 @@ async def leader(lab: Lab) -> None:
     lab.findings.append(
         Finding("another leads", f"{took_s:.1f} s", f"≤ {ELECTED_S:g} s", took_s <= ELECTED_S)
     )
+    await lab.until(lab.over)
+    await lab.restart(victim)
 
 
 async def leader_stopped(lab: Lab) -> None:

@@ -177,7 +177,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "leader",
-        "kills the scheduler's leader at 50 %, for good",
+        "kills the scheduler's leader at 50 %; it comes back once the others are done",
         Limits(time_over_undisturbed_max=1.05),
         disturb.leader,
         schedulers=3,
