@@ -24,8 +24,8 @@ FAR_LESS: Final = 4
 others later than if one of them had read it as well. Guess."""
 OTHERS_MIN: Final = 2
 """One alone would be all that a swarm depends on."""
-READERS_BEHIND: Final = 1
-"""Readers of a task whose origin one before it in order reads: one keeps it going. Guess."""
+READERS_BEHIND: Final = 2
+"""Readers of a task whose origin one before it in order reads: as few as a keeper heeds."""
 
 
 def last_readers(seen: Topology, task: TaskId, rng: Random) -> tuple[PeerId, ...]:

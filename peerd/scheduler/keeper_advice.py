@@ -1,7 +1,8 @@
 """What the scheduler's leader advises a keeper, and what becomes of it.
 
 Always: advice only re-orders: who is to come last is granted reads once the others cannot take any;
-it ends by itself; nobody is held back where next to none of those who ask are left.
+it ends by itself; nobody is held back where next to none of those who ask are left; two may read
+whatever it says, so that one that stands still does not hold up all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ OTHERS_MIN = 2
 OTHERS_SHARE = 8
 """At least two others must ask, and an eighth of all who do: else it is old, or wrong, and a group
 would be as fast as a few. Guess."""
+
+
+READERS_MIN = 2
 
 
 def taken(seat: Seat | None, advice: Advised, now: float) -> bool:
@@ -32,7 +36,7 @@ def readers(kept: Kept, now: float) -> int:
     advice = kept.advice
     if advice is None or advice.until <= now or not advice.readers:
         return kept.width.readers
-    return min(kept.width.readers, advice.readers)
+    return min(kept.width.readers, max(READERS_MIN, advice.readers))
 
 
 def orders(kept: Kept, now: float) -> bool:

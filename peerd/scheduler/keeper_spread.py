@@ -26,10 +26,14 @@ def look(kept: Kept, now: float) -> None:
         return
     kept.alone.looked_at = now
     once, kept.spread = _held(kept)
-    kept.alone.look(once & ~kept.spread, now)
-    if kept.book.drained and kept.roster.wanting():  # All wait for what is left.
+    alone = once & ~kept.spread
+    others = (entry.bits for entry in kept.roster.entries.values() if not entry.bits & alone)
+    kept.alone.look(alone, sum(bits.bit_count() for bits in others), now)
+    waiting = [entry.enrolled_at for entry in kept.roster.wanting()]
+    if kept.book.drained and waiting:  # All wait for what is left.
         left = once & ~(kept.spread | kept.rescued | kept.book.leased)
-        _read_again(kept, kept.alone.overdue(left, kept.config.alone_s, now), "one member", now)
+        stuck = kept.alone.overdue(left, kept.config.alone_s, min(waiting), now)
+        _read_again(kept, stuck, "one member", now)
     for peer in list(kept.readers) if len(kept.readers) > 1 else ():
         entry = kept.roster.entries.get(peer)
         if entry is not None:

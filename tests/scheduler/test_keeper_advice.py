@@ -77,11 +77,14 @@ def test_advice_that_leaves_next_to_nobody_holds_nobody_back() -> None:
     assert readers(desk) == set(desk.order[1:])
 
 
-def test_no_more_read_than_is_advised_and_never_more_than_the_keeper_finds_best() -> None:
+def test_no_more_read_than_is_advised_but_two_and_never_more_than_the_keeper_finds_best() -> None:
     desk = crowd()
     advise(desk, readers=1)
     ask_all(desk)
-    assert len(readers(desk)) == 1
+    assert len(readers(desk)) == 2, "one may stand still"
+    advise(desk, readers=3)
+    ask_all(desk)
+    assert len(readers(desk)) == 3
     advise(desk, readers=64)
     ask_all(desk)
     assert len(readers(desk)) == 8

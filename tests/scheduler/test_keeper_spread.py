@@ -114,6 +114,26 @@ def test_once_all_is_read_the_piece_that_one_alone_has_far_too_long_is_read_agai
     swarm.run(4.0)
     (stuck,) = swarm.made[slow]
     assert not any(stuck in swarm.made[x] for x in swarm.readers if x != slow)
-    swarm.run(5.0)
+    swarm.run(6.0)
     assert any(stuck in swarm.made[x] for x in swarm.readers if x != slow)
     assert swarm.desk.core.unneeded_reads(swarm.desk.task) == {"alone": 1}
+
+
+def test_nothing_is_read_again_while_one_holder_feeds_those_who_come() -> None:
+    """It alone has had all of it for long; what they lack is on its way."""
+    desk = Desk(range(1, 7))
+    _, holder, idle, *others = desk.order
+    version = desk.version(holder, PIECES)
+    desk.enrol(holder, version=version, wants=False, prior=1, room=None)
+    desk.enrol(idle, version=version, have=(), wants=False, room=None)
+    for _ in range(20):
+        desk.later(1.0)
+        desk.hear(idle, m.Progress(desk.task, version.version, bytes(PIECES // 8)))
+    for number in others:
+        desk.enrol(number, version=version, have=())
+    for got in range(1, 40):
+        desk.later(0.5)
+        have = ((1 << got) - 1).to_bytes(PIECES // 8, "little")
+        for number in others:
+            desk.hear(number, m.Progress(desk.task, version.version, have))
+        assert not any(desk.grants(number) for number in others)

@@ -52,6 +52,7 @@ class World:
         self.number_of = {content.version_id: content.number for content in self.contents}
         self.peers: list[SimPeer] = []
         self.wanted: list[tuple[SimPeer, Content]] = []
+        self._wanted_by: dict[SimPeer, list[Copy]] = {}
         self.gone = self.done = self.pieces_held = self.fan_in_max = 0
         self.errors: list[str] = []
         self._known: list[SimPeer] = []
@@ -77,9 +78,11 @@ class World:
                 some = self.rng.sample(self.peers, max(1, round(task.share * count)))
                 some.sort(key=lambda peer: peer.number)
             self.wanted += [(peer, content) for peer in some]
+            for peer in some:
+                self._wanted_by.setdefault(peer, []).append(peer.copies[content.number])
 
     def wanted_by(self, peer: SimPeer) -> list[Copy]:
-        return [peer.copies[content.number] for who, content in self.wanted if who is peer]
+        return self._wanted_by.get(peer, [])
 
     # --- who is known
 
