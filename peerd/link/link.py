@@ -43,6 +43,8 @@ from peerd.rate import TokenBucket
 log = logging.getLogger(__name__)
 
 _NONCES: Final = 1 << 31
+PINGS_MAX: Final = 8
+"""Unanswered pings remembered: those of 20 s."""
 
 
 class LinkLimits(Struct, frozen=True):
@@ -111,7 +113,7 @@ class Link:
         self._writing_since: float | None = None
         self._handed_over = 0  # Batches that the writer was given and has not written.
         self._ping_nonce = 0
-        self._ping_sent_at: float | None = None
+        self._pings: dict[int, float] = {}  # When those went that are not answered yet.
         self.ended = trio.Event()
 
     # --- for those who use it
@@ -138,6 +140,13 @@ class Link:
         """For how long we have listened and heard nothing, not even an answer to a ping."""
         since = self._listening_since
         return 0.0 if since is None else trio.current_time() - since
+
+    @property
+    def late_s(self) -> float:
+        """How long the last answered ping took, or an answer has been missing for by now."""
+        if self._pings:
+            return trio.current_time() - next(iter(self._pings.values()))
+        return self._round_trip.last_s or 0.0
 
     @property
     def rate_bytes_s(self) -> float | None:
@@ -316,9 +325,11 @@ class Link:
             case Ping(nonce=nonce):
                 self._answer(Pong(nonce))
             case Pong(nonce=nonce):
-                if nonce == self._ping_nonce and self._ping_sent_at is not None:
-                    self._round_trip.sample(trio.current_time() - self._ping_sent_at)
-                    self._ping_sent_at = None
+                if nonce in self._pings:
+                    self._round_trip.sample(trio.current_time() - self._pings[nonce])
+                    self._pings = {
+                        x: at for x, at in self._pings.items() if at > self._pings[nonce]
+                    }
             case Refused(words=words):
                 self.end(f"it closed the link: {words}")
             case Hello():
@@ -358,5 +369,6 @@ class Link:
 
     def _ping(self) -> None:
         self._ping_nonce = (self._ping_nonce + 1) % _NONCES
-        self._ping_sent_at = trio.current_time()
+        if len(self._pings) < PINGS_MAX:
+            self._pings[self._ping_nonce] = trio.current_time()
         self._answer(Ping(self._ping_nonce))

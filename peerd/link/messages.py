@@ -334,12 +334,13 @@ class Probe(LinkMessage, frozen=True, tag=27):
 
 
 class KeeperState(LinkMessage, frozen=True, tag=28):
-    """Answer to Probe, the copy for standbys, and what a lower-ranked keeper hands over.
+    """Answer to Probe, the copy for standbys, and what a keeper hands over to another.
 
     `term` 0: nothing is known. `keeping`: the sender grants for this task now.
     `leases` are those outstanding; `holders` hold all of `version`; `members` are in the swarm.
     `keeper` is who keeps it, as far as one knows who does not. `granted` are the pieces that are
-    held or were granted to be read (empty: not told), for who follows the sender.
+    held or were granted to be read (empty: not told), for who follows the sender. `enrolled`: how
+    many others did so with who keeps it.
     """
 
     task: WireTaskId
@@ -353,6 +354,7 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
     members: Annotated[tuple[WirePeerId, ...], Meta(max_length=1024)]
     keeper: WirePeerId | None = None
     granted: WireBitmap = b""
+    enrolled: WireCount = 0
 
 
 Message = (

@@ -64,13 +64,15 @@ class Pace:
 
 
 class RoundTrip:
-    """Smoothed round trip, and the least of all; None before the first answer."""
+    """Smoothed round trip, the least of all and the last one; None before the first answer."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
         self.least_s: float | None = None
+        self.last_s: float | None = None
 
     def sample(self, seconds: float) -> None:
+        self.last_s = seconds
         known = self.seconds
         self.least_s = seconds if self.least_s is None else min(seconds, self.least_s)
         self.seconds = seconds if known is None else known + _RTT_SMOOTHING * (seconds - known)

@@ -188,6 +188,11 @@ class LinkService:
         link = self._links.get(peer)
         return link.silent_s if link is not None else 0.0
 
+    def late_s(self, peer: PeerId) -> float:
+        """How long the last ping's answer took, or has been missing; 0 without a link."""
+        link = self._links.get(peer)
+        return link.late_s if link is not None else 0.0
+
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         """Tell it why and end the link; returns when it has ended (soon)."""
         link = self._links.get(peer)

@@ -28,18 +28,20 @@ from peerd.scheduler import keeper_members as members
 from peerd.scheduler import keeper_news as news
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
-from peerd.scheduler.keeper_door import MembersDoor, OfMember
+from peerd.scheduler.keeper_door import OfMember
 from peerd.scheduler.keeper_events import (
     Advised,
     Event,
     Hinted,
     LinkLost,
+    LinksLate,
     MembersChanged,
     MessageFrom,
     NewsFrom,
     Order,
     Undelivered,
 )
+from peerd.scheduler.keeper_rivals import OtherKeepers
 from peerd.scheduler.keeper_seat import Copy, Probing, Seat
 from peerd.scheduler.keeper_state import Kept, Timer
 from peerd.scheduler.keeper_table import remember
@@ -51,7 +53,7 @@ PROBED_MAX = 64
 """Better-ranked peers, unknown to us, that askers named for one kept task. Guess."""
 
 
-class KeeperCore(MembersDoor):
+class KeeperCore(OtherKeepers):
     """All tasks of one peer. Runs on events; see the module's head."""
 
     # --- the door
@@ -79,6 +81,8 @@ class KeeperCore(MembersDoor):
                         raise RemoteProtocolError(f"{type(message).__name__} is not for a keeper")
             case LinkLost(peer=peer):
                 self._link_lost(peer, now)
+            case LinksLate(peers=late):
+                self._give_way(late, now)
             case Undelivered(peer=peer):
                 self._undelivered(peer, now)
             case MembersChanged(members=live, synced=synced):
@@ -116,6 +120,10 @@ class KeeperCore(MembersDoor):
 
     def _enrol(self, peer: PeerId, message: Enrol, now: float) -> None:
         seat = self._seat_asked(peer, message)
+        left_to = self._left_to(seat, peer, message, now)
+        if left_to is not None:
+            self._redirect(peer, message.task, left_to)
+            return
         if seat.kept is not None:
             self._enrol_kept(seat, seat.kept, peer, message, now)
             return
@@ -151,6 +159,8 @@ class KeeperCore(MembersDoor):
             others = [each for each in message.candidates if each not in barred]
             return others[0] if others and peer != self.own else None
         self._rank(seat)
+        if seat.given(self.config, now):
+            return None
         if seat.keeper is not None and self._keeps(seat, now):
             if seat.keeper not in barred:
                 return seat.keeper
@@ -172,6 +182,8 @@ class KeeperCore(MembersDoor):
             [*better[: self.config.probes_max], *(x for x in others if not self._is_dead(x, now))]
         )
         targets.pop(self.own, None)
+        if seat.given(self.config, now) and seat.keeper is not None:
+            targets.pop(seat.keeper, None)
         seat.probing = Probing(set(targets), now + self.config.probe_wait_s)
         seat.say(now, f"asking {len(targets)} members whether they keep it")
         for peer in targets:
@@ -245,9 +257,10 @@ class KeeperCore(MembersDoor):
         seat.heard_term(state.term, self.config.term_jump_max)
         if seat.kept is not None:
             members.answered(seat.kept, peer, now, there=True)
-            if state.handover and not seat.outranked_by(peer):
+            if state.handover:
+                seat.left_at = -inf
                 terms.merge(seat, seat.kept, state, self._dead, now)
-            elif state.keeping and not seat.outranked_by(peer):
+            elif state.keeping and not self._leaves_it_to(seat, seat.kept, peer, state):
                 self._claim(seat, seat.kept, peer, now)
             elif state.keeping and seat.may_yield(self.config, now):
                 self._yield(seat, seat.kept, peer, now)
@@ -259,58 +272,11 @@ class KeeperCore(MembersDoor):
         elif state.handover or state.keeping:
             self._copied(seat, peer, state, now)
 
-    def _copied(self, seat: Seat, peer: PeerId, state: KeeperState, now: float) -> None:
-        """What another keeps, or did until now."""
-        if state.keeping and seat.probing is not None and not seat.outranked_by(peer):
-            self._probe_named(seat, seat.probing, peer, now)
-        self._rank(seat)
-        if state.keeping and not seat.left_to(peer, self.config.standbys):
-            seat.hints = tuple(dict.fromkeys([peer, *seat.hints]))[: self.config.holders_checked]
-            return
-        if state.keeping:
-            known = seat.keeper if seat.keeper is not None and self._keeps(seat, now) else peer
-            if ranked([known, peer], seat.task)[0] != peer:
-                return  # Two keep it: this one will yield.
-            seat.keeper, seat.keeper_at = peer, now
-        seat.store_copy(state, now)
-
-    def _probe_named(self, seat: Seat, probing: Probing, keeper: PeerId | None, now: float) -> None:
-        """A standby names the keeper that it has its copy from: that one is asked, too."""
-        if keeper in (None, self.own) or keeper in probing.waiting_for | probing.answers.keys():
-            return
-        assert keeper is not None
-        if self._is_dead(keeper, now) or probing.named >= self.config.probes_max:
-            return
-        probing.named += 1
-        probing.waiting_for.add(keeper)
-        probing.until = now + self.config.probe_wait_s
-        self._send(keeper, Probe(seat.task))
-        self._schedule(seat)
-
-    def _claim(self, seat: Seat, kept: Kept, peer: PeerId, now: float) -> None:
-        """A lower-ranked one keeps what is kept here: once it hears so, it hands over."""
-        if peer != self.own and now - seat.claimed_at >= self.config.copy_members_s:
-            seat.claimed_at = now
-            self._send(peer, kept.state(now, handover=False))
-
     def _answered(self, seat: Seat, peer: PeerId, now: float) -> None:
         assert seat.probing is not None
         seat.probing.waiting_for.discard(peer)
         if not seat.probing.waiting_for:
             self._decide(seat, now)
-
-    def _yield(self, seat: Seat, kept: Kept, to: PeerId, now: float) -> None:
-        """Hand the roster to a better-ranked keeper, and send its members there."""
-        state = kept.state(now, handover=True)
-        seat.say(now, f"handed over to {to}")
-        seat.yields.append(now)
-        seat.keeper, seat.keeper_at = to, now
-        seat.copy = Copy(state, now)
-        seat.term_heard = max(seat.term_heard, kept.term)
-        self._let_go(seat)
-        self._send(to, state)
-        for peer in kept.roster.entries:
-            self._redirect(peer, seat.task, to)
 
     # --- the group
 

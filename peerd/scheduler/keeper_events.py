@@ -40,6 +40,13 @@ class LinkLost:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksLate:
+    """Over the links to these peers answers take seconds now."""
+
+    peers: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """`peer` could not be dialled: what was sent to it is lost, and it counts as dead for now."""
 
@@ -86,7 +93,9 @@ class NewsFrom:
     message: News
 
 
-Event = MessageFrom | LinkLost | Undelivered | MembersChanged | Hinted | NewsFrom | Advised
+Event = (
+    MessageFrom | LinkLost | LinksLate | Undelivered | MembersChanged | Hinted | NewsFrom | Advised
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ def complaint(kept: Kept, entry: Entry, message: Complaint, now: float) -> None:
     and what it was about to read."""
     if message.peer == kept.own and message.words == NOT_REACHED:
         return  # They came over such a link.
-    if kept.roster.complain(entry, message.peer, message.words):
+    if kept.roster.complain(entry, message.peer, message.words, now):
         kept.say(now, f"{message.peer} counts no more: {message.words}")
         pace.hand_out_again(kept, message.peer, "shunned", now, tell=True)
 

@@ -68,7 +68,8 @@ class Seat:
     """One task, one scope of a version, or a cell of either (`scope`, as the first who enrols says;
     `wide` is then the seat of the whole).
 
-    `keeper` is who else was heard to keep it, and until when that is believed.
+    `keeper` is who else was heard to keep it, and when; `given_at`: when it left it to this peer;
+    `left_at`: when this peer's links were late, and it left it to another.
     """
 
     task: TaskId
@@ -79,6 +80,8 @@ class Seat:
     copy: Copy | None = None
     keeper: PeerId | None = None
     keeper_at: float = -inf
+    given_at: float = -inf
+    left_at: float = -inf
     term_heard: int = 0
     yields: list[float] = field(default_factory=list)
     claimed_at: float = -inf
@@ -115,6 +118,10 @@ class Seat:
     def left_to(self, peer: PeerId, standbys: int) -> bool:
         """Whether a keeper stays: it outranks this peer, or is the first in order or a standby."""
         return self.outranked_by(peer) or peer in self.order[: 1 + standbys]
+
+    def given(self, config: KeeperConfig, now: float) -> bool:
+        """Whether who kept it left it to this peer, and did not take it back."""
+        return self.given_at >= self.keeper_at and now - self.given_at <= config.handover_pause_s
 
     def may_yield(self, config: KeeperConfig, now: float) -> bool:
         """Not again and again: views may differ for long."""

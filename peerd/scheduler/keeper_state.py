@@ -351,7 +351,7 @@ class Kept:
             self.version if self.confirmed else None,
             min(self.age_s(now), VALIDATED_NEVER_S), tuple(leases), tuple(holders),
             tuple([*readers, *others][:MEMBERS_TOLD_MAX]) if members else (),
-            granted=self._granted(),
+            granted=self._granted(), enrolled=self.roster.others(self.own),
         )  # fmt: skip
 
     def _granted(self) -> bytes:

@@ -64,6 +64,11 @@ class KeeperTable:
     def tasks_kept(self) -> list[TaskId]:
         return [task for task, seat in self._active.items() if seat.kept is not None]
 
+    def served(self) -> set[PeerId]:
+        """Members of the kept tasks in which somebody still wants something."""
+        kept = [seat.kept for seat in self._active.values() if seat.kept is not None]
+        return {peer for each in kept if each.roster.wanting() for peer in each.roster.entries}
+
     def origins(self) -> dict[TaskId, int]:
         """Of each task that is kept and not read yet: a number that is the same for all that are
         read at the same place."""
@@ -147,12 +152,18 @@ class KeeperTable:
         assert seat.keeper is not None
         if now - seat.keeper_at > self.config.handover_pause_s or self._is_dead(seat.keeper, now):
             return False
+        if seat.given(self.config, now):
+            return False
         return self._lost_at.get(seat.keeper, -inf) < seat.keeper_at
 
     def _follows(self, seat: Seat, now: float) -> bool:
-        """Whether its keeper just died, and this peer had its copies until then: no other standby
-        knows more."""
-        if seat.keeper is None or seat.copy is None or not self._is_dead(seat.keeper, now):
+        """Whether its keeper just died, and this peer had its copies until then, or was left the
+        task: no other standby knows more."""
+        if seat.keeper is None or seat.copy is None:
+            return False
+        if seat.given(self.config, now):
+            return True
+        if not self._is_dead(seat.keeper, now):
             return False
         lost_at = self._lost_at.get(seat.keeper, -inf)
         return seat.keeper_at <= lost_at and now - lost_at <= self.config.probe_wait_s

@@ -29,6 +29,8 @@ AWAITED_ASKED_MAX = 64
 UNTOLD_GRANTS = 16
 """Extents that a keeper may have granted and not told of when it died: its copies go every 20 ms,
 and wait on a busy link for some tenths of a second. As many as few readers hold together."""
+LATE_MIN = 2
+"""Of one other it cannot be told whose link is slow."""
 TERM_MAX = 1 << 52
 """Below what a message carries, so that the next term always fits."""
 
@@ -150,8 +152,9 @@ def _pause(
 
 
 def withhold(seat: Seat, kept: Kept) -> None:
-    """The former keeper died just now, and told this peer what it granted: that waits for those
-    who are to register, and what it granted next and could not tell; the rest does not."""
+    """The former keeper died just now, or left it to this peer, and told what it granted: that
+    waits for those who are to register, and what it granted next and could not tell; the rest does
+    not."""
     if seat.copy is None or seat.keeper is None or not kept.paused():
         return
     bits = _granted(kept, seat.copy.state)
@@ -226,6 +229,24 @@ def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], 
         kept.awaiting |= absent
         kept.timers[Timer.PAUSE] = now + kept.config.reregister_s
     kept.copy_soon(now)
+
+
+def successor(
+    seat: Seat, kept: Kept, late: Collection[PeerId], config: KeeperConfig, now: float
+) -> PeerId | None:
+    """Who is to keep the task instead: answers take seconds over most of this peer's links, so that
+    it is its own link that is slow, and all wait for it. Not to and fro: once in a while."""
+    seat.yields = [at for at in seat.yields if now - at <= config.handover_pause_s]
+    if seat.yields or seat.given(config, now) or kept.finished:
+        return None
+    entries = kept.roster.entries.values()
+    others = [each for each in entries if each.peer != kept.own and each.lost_at is None]
+    slow = sum(1 for each in others if each.peer in late)
+    if len(others) < LATE_MIN or 2 * slow <= len(others) or not any(x.wants for x in others):
+        return None
+    there = {each.peer for each in others}
+    fit = [peer for peer in seat.order[: 1 + config.standbys] if peer in there]
+    return min(fit, key=lambda peer: peer in late, default=None)
 
 
 def copy(kept: Kept, standbys: list[PeerId], now: float) -> None:

@@ -30,6 +30,10 @@ class Links(Protocol):
         """How long nothing has come over its link, not even an answer to a ping; 0 without one."""
         ...
 
+    def late_s(self, peer: PeerId) -> float:
+        """How long the last ping's answer took, or has been missing; 0 without a link."""
+        ...
+
 
 class Outbox:
     """Sends at once where a link stands, else dials first."""

@@ -15,6 +15,8 @@ from peerd.task import TaskSpec
 
 NOT_REACHED = "it cannot be reached"
 """Words of a Complaint: of its keeper itself they are not true any more, for they came to it."""
+STALLS = "it stalls"
+"""Words of a Complaint: what was asked of it did not come in time."""
 
 
 class Group(Protocol):

@@ -8,6 +8,7 @@ the same seed gives the same run.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from peerd.errors import RemoteProtocolError
@@ -16,6 +17,7 @@ from peerd.link.messages import Access, RosterPeer
 from peerd.manifest import VersionInfo
 from peerd.pieces import PIECE_COUNT_MAX
 from peerd.scheduler.keeper_events import KeeperConfig, Rng
+from peerd.scheduler.ports import STALLS
 
 FRESH_S = 2.0
 """Attested pieces count as held that long although a bitmap says otherwise: it may be older than
@@ -26,6 +28,11 @@ MASKED_S = 2.0
 
 COMPLAINTS_ENOUGH = 2
 """Members that have to complain about a holder. Guess."""
+FORMER_MAX = 256
+"""Members that left of whom it is remembered how they read. Guess."""
+SLOW_ITSELF_S = 60.0
+"""Who says of most holders that they stall, and got anything within that time, is slow itself. A
+piece needs 10 s at 1 % of 20 Mbit/s, and five come side by side. Guess."""
 
 
 def parse_bitmap(data: bytes, count: int | None) -> int:
@@ -49,6 +56,8 @@ class Entry:
     `seen`, `unmet`, `unmet_since`: what it would bring over the border, what of it others are said
     to hold on this side, and since when it has asked for that and got nothing; `grew_at`: when it
     last held more than before.
+    `stalled_by`: those of whom it said that they stall; `brings_more`: extents at once, above the
+    first few;
     `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
@@ -82,6 +91,8 @@ class Entry:
     grew_at: float = -1e9
     cell_keeper: PeerId | None = None
     outside: set[PeerId] = field(default_factory=set)
+    stalled_by: set[PeerId] = field(default_factory=set)
+    brings_more: int = 0
 
     def named(self) -> RosterPeer:
         return RosterPeer(
@@ -110,12 +121,15 @@ class Roster:
         self._mask_until = -1e9
         self._names: list[PeerId] = []
         self._place: dict[PeerId, int] = {}
+        self._former: OrderedDict[PeerId, tuple[float | None, int]] = OrderedDict()
 
     # --- who is here
 
     def add(self, entry: Entry) -> None:
         assert entry.peer not in self.entries
         self.entries[entry.peer] = entry
+        # Whose link is slow is lost now and then, and comes back no faster.
+        entry.pace_s, entry.failures = self._former.pop(entry.peer, (None, 0))
         self._place[entry.peer] = len(self._names)
         self._names.append(entry.peer)
         self.short_of_peers.setdefault(entry.peer)
@@ -128,6 +142,9 @@ class Roster:
         if last != peer:
             self._names[place] = last
             self._place[last] = place
+        self._former[peer] = (entry.pace_s, entry.failures)
+        if len(self._former) > FORMER_MAX:
+            self._former.popitem(last=False)
         if entry.bits:
             self._stale = True
         self._complaints.pop(peer, None)
@@ -151,6 +168,10 @@ class Roster:
             line.setdefault(entry.peer)
         else:
             line.pop(entry.peer, None)
+
+    def others(self, *but: PeerId) -> int:
+        """How many there are besides these."""
+        return len(self.entries) - sum(peer in self.entries for peer in but)
 
     def wanting(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.wants and not entry.complete]
@@ -207,7 +228,7 @@ class Roster:
         """Whether what it holds counts: it neither lied nor fails those who ask it."""
         return peer not in self.liars and peer not in self.shunned
 
-    def complain(self, by: Entry, about: PeerId, words: str) -> bool:
+    def complain(self, by: Entry, about: PeerId, words: str, now: float) -> bool:
         """`by` gets nothing right from `about`. Whether that makes it shunned now.
 
         Two have to say so, or the only one who wants anything: one liar alone cannot have content
@@ -215,6 +236,8 @@ class Roster:
         """
         entry = self.entries.get(about)
         if entry is None or about == by.peer or about in self.shunned:
+            return False
+        if words == STALLS and self._slow_itself(by, about, now):
             return False
         voices = self._complaints.setdefault(about, {})
         voices.setdefault(by.peer)
@@ -230,6 +253,14 @@ class Roster:
         self.demand(entry, 0, held=0)
         self._stale = True
         return True
+
+    def _slow_itself(self, by: Entry, about: PeerId, now: float) -> bool:
+        """Whether several stall, most of all, for one that gets pieces meanwhile."""
+        by.stalled_by.add(about)
+        holders = [each.peer for each in self.entries.values() if each.bits and each is not by]
+        stall = sum(1 for peer in holders if peer in by.stalled_by)
+        lately = now - max(by.grew_at, by.enrolled_at) < SLOW_ITSELF_S
+        return lately and stall > 1 and 2 * stall > len(holders)
 
     def settle(self) -> int:
         """Bring `covered` up to date; returns the pieces that nobody holds any more.

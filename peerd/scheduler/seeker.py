@@ -105,7 +105,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """`peer` keeps the task no more, as far as we are concerned; another is being sought."""
+    """`peer` keeps the task no more, as far as we know; another is being sought."""
 
     peer: PeerId
 
@@ -124,7 +124,8 @@ _OfTerm = Enrolled | LeaseGrant | LeaseRevoked | RosterUpdate | Verdict | Unread
 class SeekerConfig:
     """Every figure of a seeker, with its source."""
 
-    answer_s: float = 3.0  # Guess: a dial, and a would-be keeper's probes (0.75 s).
+    answer_s: float = 3.0  # Guess: a dial, and a would-be keeper's probes (0.75 s); twice as long
+    unanswered_max: int = 2  # … for each in a row that did not answer: it may be our own link.
     quiet_s: float = 2.0  # design.md, 4.4: who waits so long unheard asks its keeper once more.
     check_min_s: float = 2.0  # Guess: what an honest keeper's worst second may cost, twice.
     check_times: float = 10.0  # … or so many times what it took to answer before. Guess.
@@ -159,10 +160,9 @@ class Seeker:
         self._times_barred: dict[PeerId, int] = {}
         self._not_reached: set[PeerId] = set()
         self._retried: set[PeerId] = set()
-        self._hops = 0
+        self._hops = self._unanswered = 0
         self._waiting = self._checking = False
-        self._sign_at = self._heard_at = 0.0
-        self._asked_at = 0.0
+        self._sign_at = self._heard_at = self._asked_at = 0.0
         self._check_took_s: float | None = None
 
     # --- the door
@@ -199,12 +199,12 @@ class Seeker:
     def expire(self, now: float) -> list[Order]:
         if self._asked is not None and self._answer_by <= now:
             silent, self._asked = self._asked, None
+            self._unanswered += 1
             self._bar(silent, now)
             left = self._leave() if silent == self.keeper else []
             return [*left, *self._ask_next(now)]
         if self._keeper_silent_by() <= now and self.keeper is not None:
-            silent = self.keeper
-            self._bar(silent, now)
+            self._bar(self.keeper, now)
             return [*self._leave(), *self._ask_next(now)]
         if self._check_at() <= now and self.keeper is not None:
             return self._check(self.keeper, now)
@@ -260,15 +260,13 @@ class Seeker:
             return [*refused, *self._ask_next(now)]
         if self._asked not in (None, peer):
             return []
-        left: list[Order] = []
-        if self.keeper not in (None, peer):
-            left = self._leave()
+        left = self._leave() if self.keeper not in (None, peer) else []
         changed = self.keeper != peer or message.term != self.term
         if self._checking and peer == self.keeper:
             self._check_took_s = now - self._asked_at  # It is there; that is no sign of more.
         else:
             self._sign_at = now
-        self._asked, self.keeper = None, peer
+        self._asked, self.keeper, self._unanswered = None, peer, 0
         self.term = min(message.term, self.term + self.config.term_jump_max)
         self._heard_at, self._hops, self._checking = now, 0, False
         self._retried.clear()
@@ -295,7 +293,7 @@ class Seeker:
             return []
         to = message.to
         left = self._leave() if peer == self.keeper else []
-        self._asked = None
+        self._asked, self._unanswered = None, 0
         self._hops += 1
         if self._hops > self.config.hops_max or not (self._shared or to == self.own):
             self._bar(peer, now)
@@ -346,7 +344,8 @@ class Seeker:
 
     def _ask(self, peer: PeerId, addresses: tuple[str, ...], now: float) -> list[Order]:
         self._asked, self._asked_at, self._checking = peer, now, False
-        self._answer_by = now + self.config.answer_s
+        longer = min(self._unanswered, self.config.unanswered_max)
+        self._answer_by = now + self.config.answer_s * 2.0**longer
         member = self._members.get(peer)
         if member is not None:
             addresses = tuple(dict.fromkeys([*member.link_addresses, *addresses]))[:8]

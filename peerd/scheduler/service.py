@@ -32,6 +32,9 @@ from peerd.zones import within
 
 log = logging.getLogger(__name__)
 
+LATE_S: Final = 1.0
+"""Answers that take so long at two looks make a link late. Guess: several times what full links of
+20 Mbit/s take."""
 REGISTER_S: Final = 0.25
 """Complete versions are registered in batches, gathered for so long. Guess."""
 SILENT_S: Final = 3.5
@@ -77,6 +80,8 @@ class KeeperService:
         self._seen = (-1, False)
         self._registering = False
         self._looked_at = 0.0
+        self._late: frozenset[PeerId] = frozenset()
+        self._serves = False
         self._wake = trio.Event()
         self._outbox: Outbox | None = None
         self._nursery: trio.Nursery | None = None
@@ -375,14 +380,21 @@ class KeeperService:
             self._follow(member, ladder, ladder.expire(now))
 
     def _look_at_links(self, now: float) -> None:
-        """A keeper that stands still (SIGSTOP, swap) holds its links, and nobody else grants."""
+        """A keeper that stands still (SIGSTOP, swap) holds its links, and nobody else grants; one
+        whose own link is slow has all wait for it."""
         for _, ladder in tuple(self._seekers.values()):
             for peer in ladder.keepers:
                 if self._links.silent_s(peer) > SILENT_S:
                     self._seek(ladder.task, sought.Silent(peer))
-        self._looked_at = now
+        served = self.core.served()
+        late = frozenset(peer for peer in served if self._links.late_s(peer) > LATE_S)
+        still, self._late = late & self._late, late
+        if still:
+            self._keep(self.core, kept.LinksLate(still))
+        self._looked_at, self._serves = now, bool(served)
 
     def _due(self) -> float:
-        looks_at = self._looked_at + LOOKS_EVERY_S if self._seekers else inf
+        looks = bool(self._seekers) or self._serves
+        looks_at = self._looked_at + LOOKS_EVERY_S if looks else inf
         due = min(self.core.deadline(), self._private.deadline(), looks_at)
         return min([due, *(ladder.deadline() for _, ladder in self._seekers.values())], default=inf)

@@ -13,6 +13,7 @@ from peerd.ids import PeerId, PieceIndex
 from peerd.link.messages import LeaseInfo
 from peerd.manifest import VersionInfo
 from peerd.pieces import PIECE_COUNT_MAX
+from peerd.scheduler.ports import STALLS
 from peerd.swarm import events as ev
 from peerd.swarm.borders import Borders
 from peerd.swarm.first_copies import FirstCopies
@@ -129,7 +130,7 @@ class Consequences:
             self._picker.release(index, parent.peer, "stalled")
         parent.in_flight.clear()
         self.parents.stalled(parent, now)
-        return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, "it stalls")]
+        return [ev.CancelPieces(parent.peer, taken), ev.Complain(parent.peer, STALLS)]
 
     def _read_here(self, index: PieceIndex, now: float) -> list[ev.Order]:
         """It came from the origin: all hear of it, or one child first, where the others have

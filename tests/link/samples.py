@@ -131,7 +131,7 @@ SAMPLES: tuple[Message, ...] = (
     Holdings((INFO,), "eu/fra", True),
     Enlist(TASK, SPEC),
     Probe(TASK),
-    KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,), None, b"\x05"),
+    KeeperState(TASK, 3, True, False, INFO, 1.5, (LEASE,), (PEER,), (PEER,), None, b"\x05", 7),
     Delegate(TASK, 3),
     Sample(TASK, (MEMBER,), True),
     CellHolds(TASK, VERSION, b"\x05"),

@@ -9,6 +9,7 @@ import pytest
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
 from peerd.link import messages as m
+from peerd.scheduler.keeper_borders import FIRST, LATE_S, SOON_S
 from peerd.scheduler.keeper_events import MembersChanged
 from peerd.zones import seat_id
 from tests.scheduler.desk import Desk
@@ -83,12 +84,45 @@ def unmet() -> Border:
 
 
 def test_no_two_bring_the_same_piece() -> None:
-    desk = Border().open()
+    desk = Border((1, 2, 3, 4)).open()
     for number in desk.near:
         desk.wants(number, 0xFFFF, room=16)
     pieces = [info.first for number in desk.near for info in desk.brought(number)]
     assert sorted(pieces) == list(range(PIECES))
     assert {info.count for number in desk.near for info in desk.brought(number)} == {1}
+
+
+def in_hand(desk: Border, number: int) -> list[m.LeaseInfo]:
+    held = desk.core.leases(desk.task, desk.now)
+    return [info for info in held if info.holder == desk.id(number)]
+
+
+def bring_one(desk: Border, number: int, after_s: float) -> None:
+    """The oldest is done after that time; a word of progress each second keeps the others."""
+    for _ in range(int(after_s)):
+        desk.later(1.0)
+        for info in in_hand(desk, number):
+            desk.told(number, info.lease, m.Outcome.PROGRESS)
+    desk.later(after_s % 1)
+    desk.told(number, in_hand(desk, number)[0].lease, m.Outcome.DONE)
+
+
+def test_more_at_once_where_each_comes_soon() -> None:
+    desk = Border().open()
+    desk.wants(1, 0xFFFF, room=16)
+    assert len(in_hand(desk, 1)) == FIRST
+    for _ in range(3):
+        bring_one(desk, 1, SOON_S / 4)
+    assert len(in_hand(desk, 1)) == FIRST + 3
+
+
+def test_fewer_at_once_where_each_comes_late_and_one_in_the_end() -> None:
+    """They wait behind each other on a slow link; more of them would be taken for stalled."""
+    desk = Border().open()
+    desk.wants(1, 0xFFFF, room=16)
+    for _ in range(FIRST + 2):
+        bring_one(desk, 1, LATE_S + 0.5)
+    assert len(in_hand(desk, 1)) == 1
 
 
 def test_only_what_was_seen_and_is_not_held_is_granted() -> None:

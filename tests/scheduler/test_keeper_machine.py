@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from peerd.ids import PeerId, VersionId
 from peerd.link import messages as m
+from peerd.scheduler.keeper_events import LinksLate
 from tests.scheduler.world import Origin, World, key
 
 PEERS = 6
@@ -75,6 +76,12 @@ class KeepersUnderFaults(RuleBasedStateMachine):
     @rule()
     def heal(self) -> None:
         self.world.heal()
+
+    @rule(number=NUMBERS, some=st.sets(NUMBERS))
+    def links_are_late(self, number: int, some: set[int]) -> None:
+        if self.world[number].alive:
+            late = frozenset(self.world[each].peer for each in some - {number})
+            self.world[number].keeper_event(LinksLate(late))
 
     @rule(number=NUMBERS, seen=st.sets(NUMBERS))
     def view(self, number: int, seen: set[int]) -> None:

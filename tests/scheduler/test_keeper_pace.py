@@ -288,3 +288,18 @@ def test_those_beyond_a_border_do_not_make_a_near_one_count_no_more() -> None:
     assert kept.roster.trusted(desk.id(accused))
     desk.hear(home, m.Complaint(desk.task, 1, desk.id(accused), "it stalls"))
     assert not kept.roster.trusted(desk.id(accused))
+
+
+def test_how_one_read_is_known_when_it_comes_back() -> None:
+    """A slow link is lost now and then: granted as a newcomer, all waited for what it read."""
+    desk = reading(numbers=4)
+    peer = desk.order[3]
+    kept = desk.core.kept(desk.task)
+    assert kept is not None
+    entry = kept.roster.entries[desk.id(peer)]
+    entry.pace_s, entry.failures = 10.0, 1
+    desk.hear(peer, m.Withdraw(desk.task))
+    assert desk.id(peer) not in kept.roster.entries
+    desk.enrol(peer, version=kept.version, have=[], room=4)
+    back = kept.roster.entries[desk.id(peer)]
+    assert (back.pace_s, back.failures) == (10.0, 1)

@@ -213,7 +213,15 @@ async def origin_to_one(lab: Lab) -> None:
 
 async def slow(lab: Lab) -> None:
     await lab.progress(0.2)
-    peer = lab.rng.choice(lab.peers)
+    await _slowed(lab, lab.rng.choice(lab.peers))
+
+
+async def slow_keeper(lab: Lab) -> None:
+    await lab.progress(0.2)
+    await _slowed(lab, await _keeper(lab))
+
+
+async def _slowed(lab: Lab, peer: Peer) -> None:
     lab.hurt.add(peer.name)
     lab.rate(peer, lab.shape.rate_bit_s // 100)
     await lab.until(lab.over)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tools.sim.scenario import BYTES_PER_MBIT
+from tools.sim.scenario import BYTES_PER_MBIT, zone_bytes_s
 
 if TYPE_CHECKING:
     from tools.sim.peer import SimPeer
@@ -47,8 +47,9 @@ def group_bound_s(world: World) -> float:
         sum(asked.values()) / (origin + _up_bytes_s(world, world.peers)),
     ]
     if scenario.network.zone_mbit_s is not None:
-        link = scenario.network.zone_mbit_s * BYTES_PER_MBIT
+        links = zone_bytes_s(scenario)
         for zone in sorted({peer.zone for peer in world.peers}):
+            link = links[zone]
             inside = [peer for peer in world.peers if peer.zone == zone]
             bounds.append(_read_bytes(world, inside) / link)
             wanted = sum(asked[peer] for peer in inside)

@@ -208,6 +208,9 @@ class Links:
     def silent_s(self, peer: PeerId) -> float:
         return 0.0
 
+    def late_s(self, peer: PeerId) -> float:
+        return 2 * LATENCY_S
+
     def down(self, peer: PeerId) -> None:
         self.up.discard(peer)
         self._world.peers[self._own].service.link_down(peer)

@@ -21,7 +21,7 @@ from peerd.link.messages import Message, encode_message
 from peerd.swarm.events import ParentHas
 from tools.sim.clock import Clock
 from tools.sim.flows import Pipe, mathis_bytes_s
-from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
+from tools.sim.scenario import Scenario, zone_bytes_s
 
 if TYPE_CHECKING:
     from random import Random
@@ -71,9 +71,9 @@ class Network:
         self._near_s, self._far_s = network.latency_ms / 1e3, network.zone_latency_ms / 1e3
         self.message_s = costs.message_us / 1e6 if costs.charged else 0.0
         self._handshake_s = costs.handshake_ms / 1e3 if costs.charged else 0.0
-        rate = (network.zone_mbit_s or 1e9) * BYTES_PER_MBIT
-        self.into = {zone: Pipe(rate) for zone in zone_names(scenario)}
-        self.out_of = {zone: Pipe(rate) for zone in zone_names(scenario)}
+        rates = zone_bytes_s(scenario)
+        self.into = {zone: Pipe(rate) for zone, rate in rates.items()}
+        self.out_of = {zone: Pipe(rate) for zone, rate in rates.items()}
         self._lossy_bytes_s: float | None = None
         if network.zone_loss and self._far_s:
             self._lossy_bytes_s = mathis_bytes_s(network.zone_loss, 2 * self._far_s)

@@ -188,6 +188,9 @@ class MemoryLinks:
     def silent_s(self, peer: PeerId) -> float:
         return 0.0
 
+    def late_s(self, peer: PeerId) -> float:
+        return 2 * LATENCY_S
+
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         self.down(peer)
 

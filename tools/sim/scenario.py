@@ -52,13 +52,15 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way latencies. `zones` equal parts; `zone_mbit_s` into and out of each; `zone_loss` of
-    the packets between them, which bounds each connection (flows.mathis_bytes_s)."""
+    """One way latencies. `zones` equal parts; `zone_mbit_s` into and out of each, of which one zone
+    after the other has what `zone_rates` says, from the first again at the end; `zone_loss` of the
+    packets between them, which bounds each connection (flows.mathis_bytes_s)."""
 
     latency_ms: Millis = 0.2
     zones: Annotated[int, Meta(ge=1, le=64)] = 1
     zone_latency_ms: Millis = 10.0
     zone_mbit_s: Rate | None = None
+    zone_rates: list[Annotated[float, Meta(gt=0, le=1)]] = []
     zone_loss: Annotated[float, Meta(ge=0, le=0.1)] = 0.0
 
 
@@ -218,3 +220,12 @@ def _check(scenario: Scenario, path: Path) -> None:
 def zone_names(scenario: Scenario) -> list[str]:
     count = scenario.network.zones
     return [""] if count == 1 else [f"zone-{number}" for number in range(count)]
+
+
+def zone_bytes_s(scenario: Scenario) -> dict[str, float]:
+    """What each zone's link carries, each way."""
+    network = scenario.network
+    rate, rates = (network.zone_mbit_s or 1e9) * BYTES_PER_MBIT, network.zone_rates or [1.0]
+    return {
+        zone: rate * rates[number % len(rates)] for number, zone in enumerate(zone_names(scenario))
+    }
