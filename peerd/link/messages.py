@@ -339,8 +339,8 @@ class KeeperState(LinkMessage, frozen=True, tag=28):
     `term` 0: nothing is known. `keeping`: the sender grants for this task now.
     `leases` are those outstanding; `holders` hold all of `version`; `members` are in the swarm.
     `keeper` is who keeps it, as far as one knows who does not. `granted` are the pieces that are
-    held or were granted to be read (empty: not told), for who follows the sender. `enrolled`: how
-    many others did so with who keeps it.
+    held or were granted to be read (empty: not told), for who follows the sender. `enrolled`: the
+    members on its keeper's roster besides that one.
     """
 
     task: WireTaskId

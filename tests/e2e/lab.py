@@ -238,13 +238,19 @@ class Lab:
 PORTS = range(12_000, 32_000)
 """Below those that the system gives to whoever dials: a dial cannot take one meanwhile."""
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """A port that nobody listens on; a new one each time, also for suites that run side by side."""
+    """A port that nobody listens on, nor was given one before, who may not listen there yet; by
+    chance, for suites that run side by side."""
     while True:
         port = random.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
