@@ -35,7 +35,10 @@ class Flow:
 
 
 class MemoryWire:
-    def __init__(self, stream: MemoryStream, remote: str, out: Flow, back: Flow) -> None:
+    def __init__(
+        self, network: MemoryNetwork, stream: MemoryStream, remote: str, out: Flow, back: Flow
+    ) -> None:
+        self._network = network
         self._out, self._back = out, back
         self.remote = remote
         self.stream: trio.abc.HalfCloseableStream = stream
@@ -46,6 +49,8 @@ class MemoryWire:
             data = await self._stream.receive_some(len(view))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise PeerUnreachable("the connection broke") from error
+        if self._network.holds_s:
+            await trio.sleep(self._network.holds_s)
         view[: len(data)] = data
         self._back.change(-len(data))
         return len(data)
@@ -92,12 +97,13 @@ class MemoryListener:
 
 
 class MemoryNetwork:
-    """A Transport that all peers of a test share. `delay_s` is how long a dial takes."""
+    """A Transport that all peers of a test share. `delay_s` is how long a dial takes, `holds_s` how
+    long whatever is sent is on its way."""
 
     def __init__(self, room_bytes: float = float("inf")) -> None:
         self._room_bytes = room_bytes
         self.listeners: dict[str, MemoryListener] = {}
-        self.delay_s = 0.0
+        self.delay_s = self.holds_s = 0.0
         self.wires: list[tuple[MemoryWire, MemoryWire]] = []
 
     async def dial(self, address: str) -> Wire:
@@ -107,7 +113,10 @@ class MemoryNetwork:
             raise DialRefused
         near, far = memory_stream_pair()
         there, back = Flow(self._room_bytes), Flow(self._room_bytes)
-        pair = MemoryWire(near, address, there, back), MemoryWire(far, "somewhere", back, there)
+        pair = (
+            MemoryWire(self, near, address, there, back),
+            MemoryWire(self, far, "somewhere", back, there),
+        )
         self.wires.append(pair)
         await listener.knock.send(pair[1])
         return pair[0]

@@ -238,6 +238,22 @@ async def test_a_link_lives_as_long_as_pings_are_answered(autojump_clock: MockCl
         assert one.told.story == two.told.story == ["up", "down"], "nothing was said for 600 s"
 
 
+async def test_how_long_answers_take_is_known_while_none_comes(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    one, two = Peer(SMALL, network), Peer(LARGE, network)
+    async with running(one, two):
+        assert one.links.late_s(two.id) == 0.0, "no link"
+        await one.connect(two)
+        await trio.sleep(5)
+        assert one.links.late_s(two.id) < 0.5
+        network.holds_s = 3.0
+        await trio.sleep(6)
+        assert one.links.late_s(two.id) >= 2.0, "missing, or come by now"
+        network.holds_s = 0.0
+        await trio.sleep(6)
+        assert one.links.late_s(two.id) < 0.5
+
+
 async def test_a_cut_connection_fails_the_piece_on_its_way(autojump_clock: MockClock) -> None:
     network = MemoryNetwork()
     one = Peer(SMALL, network, settings=LinkSettings(upload_limit_bytes_s=MIB))

@@ -30,16 +30,18 @@ from peerd.swarm.surroundings import Surroundings
 from peerd.zones import scopes, within
 
 LATENCY_S = 0.002
+LATE_S = 3.0
 FRAME_BYTES = 64 * 1024
 
 
 class Net:
-    """All peers; `cut` are those that nobody reaches."""
+    """All peers; `cut` are those that nobody reaches, `late` those whose answers take seconds."""
 
     def __init__(self, origin: MemoryOrigin, nursery: trio.Nursery, seed: int = 1) -> None:
         self.origin, self.nursery, self.rng = origin, nursery, Random(seed)
         self.nodes: dict[PeerId, Node] = {}
         self.cut: set[PeerId] = set()
+        self.late: set[PeerId] = set()
         self.entered_bytes: Counter[str] = Counter()
 
     async def add(
@@ -189,7 +191,7 @@ class MemoryLinks:
         return 0.0
 
     def late_s(self, peer: PeerId) -> float:
-        return 2 * LATENCY_S
+        return LATE_S if self._net.late & {peer, self._node.own} else 2 * LATENCY_S
 
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         self.down(peer)
