@@ -17,7 +17,7 @@ from tools.sim.world import World
 
 SCENARIOS: Final = (
     "flash-crowd", "zones", "several-tasks", "priorities", "mixed-speeds", "overloaded", "late",
-    "few-pieces",
+    "few-pieces", "unequal-zones",
 )  # fmt: skip
 SCHEDULERS: Final = 2
 COMMON: Final = {"peers.up_s": "5.0"}
