@@ -256,7 +256,7 @@ class Roster:
 
     def _slow_itself(self, by: Entry, about: PeerId, now: float) -> bool:
         """Whether several stall, most of all, for one that gets pieces meanwhile."""
-        by.stalled_by.add(about)
+        by.stalled_by = (by.stalled_by & self.entries.keys()) | {about}
         holders = [each.peer for each in self.entries.values() if each.bits and each is not by]
         stall = sum(1 for peer in holders if peer in by.stalled_by)
         lately = now - max(by.grew_at, by.enrolled_at) < SLOW_ITSELF_S
