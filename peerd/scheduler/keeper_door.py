@@ -103,6 +103,7 @@ class MembersDoor(KeeperTable):
             case Dispute():
                 outcomes.dispute(kept, entry, message, now)
         members.came_back(kept, entry)
+        entry.heard_at = now
         self._after(seat, now)
 
     def _cells_of(self, seat: TaskId, by: PeerId) -> list[Seat]:

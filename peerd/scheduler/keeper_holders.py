@@ -62,7 +62,7 @@ def add(kept: Kept, peer: PeerId, now: float) -> None:
             return
         member = kept.members.get(peer)
         seed = member is not None and member.seed
-        entry = Entry(peer, (), "", seed, False, Access.UNKNOWN, enrolled_at=now)
+        entry = Entry(peer, (), "", seed, False, Access.UNKNOWN, enrolled_at=now, heard_at=now)
         if member is not None:
             _seen(entry, member)
         kept.roster.add(entry)

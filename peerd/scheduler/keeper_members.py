@@ -74,7 +74,7 @@ def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
     addresses = member.link_addresses[:8] if member is not None else ()
     if entry is None:
         entry = Entry(peer, addresses, message.zone, message.seed, message.wants, message.access,
-                      enrolled_at=now)  # fmt: skip
+                      enrolled_at=now, heard_at=now)  # fmt: skip
         if len(kept.roster.entries) < kept.config.roster_max:
             kept.roster.add(entry)
             kept.say(now, f"{peer} enrolled")
@@ -82,6 +82,7 @@ def _entry(kept: Kept, peer: PeerId, message: Enrol, now: float) -> Entry:
         came_back(kept, entry)
         entry.addresses, entry.zone, entry.seed = addresses, message.zone, message.seed
         entry.wants, entry.access = message.wants, message.access
+        entry.heard_at = now
         entry.told.clear()
         entry.outside.clear()
         if message.prior_term == 0:

@@ -29,6 +29,9 @@ AWAITED_ASKED_MAX = 64
 UNTOLD_GRANTS = 16
 """Extents that a keeper may have granted and not told of when it died: its copies go every 20 ms,
 and wait on a busy link for some tenths of a second. As many as few readers hold together."""
+HEARD_S = 2.0
+"""Who said nothing for so long may have gone to another keeper. Guess: members that read or get
+pieces say so twice a second."""
 LATE_MIN = 2
 """Of one other it cannot be told whose link is slow."""
 TERM_MAX = 1 << 52
@@ -106,11 +109,15 @@ def _usable(kept: Kept, version: VersionInfo) -> bool:
 
 
 def _learn_leases(kept: Kept, copies: list[Copy], now: float) -> list[LeaseInfo]:
-    """Take over those that are still running; the newest keeper's word first."""
+    """Take over those that are still running; the newest keeper's word first. Who talks to this
+    keeper said itself what it reads, and a keeper's word may be old: over a slow link a handover
+    took 6 s, and nobody read while leases that had ended long before ran out here, 5 s more."""
     found: dict[int, tuple[LeaseInfo, VersionInfo | None]] = {}
     for copy in copies:
         for info in copy.leases(now):
-            found.setdefault(info.lease, (info, copy.state.version))
+            entry = kept.roster.entries.get(info.holder)
+            if entry is None or now - entry.heard_at > HEARD_S:
+                found.setdefault(info.lease, (info, copy.state.version))
     return [info for info, version in found.values() if adopt(kept, info, version, now)]
 
 

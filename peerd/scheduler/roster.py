@@ -58,6 +58,7 @@ class Entry:
     last held more than before.
     `stalled_by`: those of whom it said that they stall; `brings_more`: extents at once, above the
     first few;
+    `heard_at`: when it last said anything to this keeper;
     `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
@@ -68,6 +69,7 @@ class Entry:
     wants: bool
     access: Access
     enrolled_at: float
+    heard_at: float
     bits: int = 0
     fresh: int = 0
     fresh_at: float = -1e9

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from peerd.link import messages as m
 from peerd.scheduler.keeper_events import LinksLate
 from tests.scheduler.desk import Desk
-from tests.scheduler.test_keeper_terms import state
+from tests.scheduler.test_keeper_terms import lease, state
 
 
 def keeping(numbers: int = 5) -> Desk:
@@ -118,6 +118,33 @@ def test_who_keeps_it_too_takes_over_what_a_better_ranked_one_leaves() -> None:
     desk.hear(first, left)
     assert desk.core.tasks_kept() == [desk.task]
     assert 9 in {x.first for x in desk.leases()}
+
+
+def test_who_talks_to_it_is_not_taken_for_who_reads_for_the_other() -> None:
+    """A handover may be late by seconds: a member's leases ended long ago; it reads for here."""
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, fourth, _ = desk.order
+    desk.members(sorted({*range(1, 6)} - {first}))
+    desk.enrol(fourth, room=None)
+    for number in desk.order[2:]:
+        desk.hear(number, state(desk))
+    desk.ask(fourth, 1)
+    version = desk.resolve(fourth, 64)
+    desk.enrol(third, version=version, have=[0], room=None, prior=1)
+    desk.members(range(1, 6))
+    before = {x.lease for x in desk.leases()}
+
+    def left(*leases: m.LeaseInfo) -> m.KeeperState:
+        return state(desk, term=5, handover=True, version=version, leases=leases, members=[third])
+
+    desk.hear(first, left(lease(desk, third, 9), lease(desk, fourth, 10, number=8)))
+    assert {x.lease for x in desk.leases()} == before
+    desk.later(1.0)
+    desk.enrol(fourth, version=version, have=[0], room=None, prior=5)
+    desk.later(1.5)
+    desk.hear(first, left(lease(desk, third, 9), lease(desk, fourth, 10, number=8)))
+    assert 9 in {x.first for x in desk.leases()}, "who is silent may have gone to the other"
+    assert 8 not in {x.lease for x in desk.leases()}
 
 
 @pytest.mark.parametrize(
