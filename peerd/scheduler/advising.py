@@ -130,6 +130,10 @@ class Advising:
         """Made here, from the start."""
         return self._advisor.decisions
 
+    def began(self, now: float) -> None:
+        """A download here found its keeper, or is kept here."""
+        self._reporter.began(now)
+
     def lost(self, peer: PeerId) -> None:
         """The link to it is down."""
         self._relay.lost(peer)

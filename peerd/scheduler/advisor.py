@@ -118,7 +118,8 @@ class Advisor:
 
     def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
         """What is due now of those that keep something."""
-        if self._keepers_at.keys() != seen.keepers.keys():
+        new = seen.keepers.keys() - self._keepers_at.keys()
+        if new or len(seen.keepers) < len(self._keepers_at):
             # What is read now leaves its origin to the next in order.
             self._keepers_at = dict.fromkeys(seen.keepers, now)
         due = [task for task, at in self._keepers_at.items() if at <= now]
@@ -127,7 +128,7 @@ class Advisor:
         due = due[: self.config.at_once_max]
         self._keepers_at.update(dict.fromkeys(due, now + self.config.none_s))
         self.decisions += len(due)
-        return advise_keepers(seen, due, self.order(seen, now), self._rng)
+        return advise_keepers(seen, due, self.order(seen, now), new, self._rng)
 
     def order(self, seen: Topology, now: float) -> Sequence[TaskId]:
         """All tasks, the most urgent first, of those the one with the least left, of those the one

@@ -6,7 +6,7 @@ the first task in order that reads an origin is left as many readers as its keep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from statistics import mean
 from typing import TYPE_CHECKING, Final
 
@@ -28,10 +28,16 @@ READERS_BEHIND: Final = 2
 """Readers of a task whose origin one before it in order reads: as few as a keeper heeds."""
 
 
-def last_readers(seen: Topology, task: TaskId, rng: Random) -> tuple[PeerId, ...]:
-    """Those of whom it is known that they can send far less of what they read than the others."""
+def last_readers(seen: Topology, task: TaskId, rng: Random, *, new: bool) -> tuple[PeerId, ...]:
+    """Those of whom it is known that they can send far less of what they read than the others.
+
+    `new`: the task is kept since now and hardly anybody has reported that it is in its swarm, so it
+    is whoever was seen at all; else a slow one has read before the next decision.
+    """
     swarm = seen.tasks.get(task, {})
     some = [peer for peer, said in swarm.items() if said.stands and said.wants]
+    if new:
+        some = list(dict.fromkeys([*some, *seen.uplinks]))
     if len(some) > LOOKED_AT_MAX:
         some = rng.sample(some, LOOKED_AT_MAX)
     full, most = _rooms(seen, some)
@@ -56,7 +62,7 @@ def _rooms(
     most: dict[PeerId, float] = {}
     for peer in peers:
         asked, sent = seen.uplinks.get(peer, (0, 0))
-        swarms = max(1, len(seen.peers[peer].swarms))
+        swarms = max(1, len(seen.peers[peer].swarms)) if peer in seen.peers else 1
         most[peer] = sent / swarms
         if asked:
             full[peer] = asked / swarms
@@ -64,9 +70,10 @@ def _rooms(
 
 
 def advise_keepers(
-    seen: Topology, tasks: Sequence[TaskId], order: Sequence[TaskId], rng: Random
+    seen: Topology, tasks: Sequence[TaskId], order: Sequence[TaskId], new: Set[TaskId], rng: Random
 ) -> list[AdvisedKeeper]:
-    """One decision for each of these tasks; `order`: all, those first that are to be done first."""
+    """One decision for each of these tasks, the first one for those that are `new`; `order`: all,
+    those first that are to be done first."""
     first_at: dict[int, TaskId] = {}
     for task in [*order, *seen.keepers]:
         if task in seen.keepers:
@@ -74,7 +81,7 @@ def advise_keepers(
     found = []
     for task in tasks:
         readers = 0 if first_at[_origin(seen, task)] == task else READERS_BEHIND
-        last = last_readers(seen, task, rng)
+        last = last_readers(seen, task, rng, new=task in new)
         found.append(AdvisedKeeper(seen.keepers[task], task, last, readers))
     return found
 

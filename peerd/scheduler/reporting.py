@@ -109,6 +109,11 @@ class Reporter:
         self._said_at = -inf
         self._due = now + self._rng.uniform(0.0, self.config.jitter_s)
 
+    def began(self, now: float) -> None:
+        """There is news that a leader can do something about now, and hardly in a second."""
+        if self._due < inf:
+            self._due = min(self._due, max(now, self._said_at + self.config.every_s))
+
     def stop(self) -> None:
         """Nobody hears it."""
         self._due = inf
@@ -189,7 +194,7 @@ class Relay:
         direct: Collection[PeerId] = (),
     ) -> None:  # fmt: skip
         """Of a subscriber, or (child is its peer) of this peer itself. `direct`: those who are
-        reached without another, whoever speaks of them."""
+        reached without another, whoever speaks of them; with none there is nobody to wait for."""
         for report in reports:
             if len(self.waiting) >= self.config.waiting_max:
                 self.dropped += 1
@@ -198,7 +203,7 @@ class Relay:
             if report.peer in self.ways or len(self.ways) < self.config.ways_max:
                 self.ways[report.peer] = report.peer if report.peer in direct else child
         if self.waiting and self.due == inf:
-            self.due = now + self.config.pass_on_s
+            self.due = now + (self.config.pass_on_s if direct else 0.0)
 
     def flush(self) -> list[Reports]:
         """All that waits, in messages."""

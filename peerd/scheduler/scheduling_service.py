@@ -76,6 +76,11 @@ class SchedulerService:
         self.seat.link_down(peer, trio.current_time())
         self._wake.set()
 
+    def began(self) -> None:
+        """A download of this peer found its keeper, or is kept here."""
+        self.seat.advising.began(trio.current_time())
+        self._wake.set()
+
     def members_changed(self) -> None:
         """The group changed (gossip.on_change): looked at soon."""
         self._wake.set()

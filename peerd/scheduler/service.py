@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from random import Random
 from typing import Final
@@ -82,6 +82,7 @@ class KeeperService:
         self._looked_at = 0.0
         self._late: frozenset[PeerId] = frozenset()
         self._serves = False
+        self.on_settled: Callable[[], None] = lambda: None
         self._wake = trio.Event()
         self._outbox: Outbox | None = None
         self._nursery: trio.Nursery | None = None
@@ -107,10 +108,8 @@ class KeeperService:
 
     def join(self, member: SwarmMember) -> None:
         shared = member.enrolment().shared
-        self._seekers[member.task] = (
-            member,
-            Ladder(self._own, member.task, member.scope, shared=shared),
-        )
+        ladder = Ladder(self._own, member.task, member.scope, shared=shared)
+        self._seekers[member.task] = (member, ladder)
         self._seek(member.task, self._members_in(member.scope, tuple(self._members.live())))
         self._seek(member.task, sought.Begin())
 
@@ -305,6 +304,7 @@ class KeeperService:
         log.debug("seat %s: kept by %s, term %d", place.seat[:12], peer, term)
         if place.top:
             member.keeper_found(peer, term)
+            self.on_settled()
         else:
             member.cell_found(peer)
         for message in self._owed.pop(member.task, ()) if place.top else ():

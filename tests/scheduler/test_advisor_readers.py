@@ -36,8 +36,8 @@ class Desk:
         for task in tasks:
             self.advisor.noticed(task, PeerId(name))
 
-    def last(self, task: TaskId = ONE) -> set[str]:
-        return set(last_readers(self.seen, task, Random(1)))
+    def last(self, task: TaskId = ONE, *, new: bool = False) -> set[str]:
+        return set(last_readers(self.seen, task, Random(1), new=new))
 
     def keepers(self) -> dict[TaskId, AdvisedKeeper]:
         return {each.task: each for each in self.advisor.keepers(self.seen, self.now)}
@@ -59,6 +59,17 @@ def test_those_who_can_send_far_less_than_most_of_what_is_sent_come_last() -> No
     for number in range(12):
         desk.says(f"p{number}", ONE, up=(1_000_000, 100_000, 10_000)[number % 3])
     assert desk.last() == {f"p{number}" for number in range(12) if number % 3}
+
+
+def test_of_a_task_kept_since_now_whoever_was_seen_before_is_named() -> None:
+    desk = Desk()
+    for number in range(12):
+        desk.says(f"p{number}", OTHER, up=1_000_000 if number else 10_000)
+    desk.says("keeper", ONE, keeps={ONE: ORIGIN})
+    assert desk.keepers()[ONE].last == ("p0",), "it may come in a moment"
+    desk.now += 1.0
+    assert desk.keepers()[ONE].last == (), "by now it would have"
+    assert desk.last(new=True) == {"p0"}
 
 
 def test_of_peers_that_are_alike_or_unknown_nobody_is_named() -> None:

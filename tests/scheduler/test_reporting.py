@@ -147,9 +147,10 @@ def test_what_is_passed_on_goes_in_batches_and_the_way_back_is_known() -> None:
         Report(PeerId(f"p{number}"), 0, 0, 0, 0, 0, (), (), (), ())
         for number in range(2 * REPORTS_MAX)
     ]
-    relay.take(PeerId("child"), reports, 5.0)
+    children = [PeerId("child"), PeerId("other")]
+    relay.take(PeerId("child"), reports, 5.0, children)
     assert relay.due == 5.2
-    relay.take(PeerId("other"), reports, 5.1)
+    relay.take(PeerId("other"), reports, 5.1, children)
     assert relay.dropped == 2 * len(reports) - 150
     assert [len(batch.reports) for batch in relay.flush()] == [64, 64, 22]
     assert relay.due == float("inf")
@@ -159,6 +160,9 @@ def test_what_is_passed_on_goes_in_batches_and_the_way_back_is_known() -> None:
     assert relay.ways[PeerId("p0")] == PeerId("p0"), "it is subscribed here itself"
     relay.lost(PeerId("child"))
     assert PeerId("p127") not in relay.ways
+    relay.flush()
+    relay.take(OWN, reports[:1], 7.0)
+    assert relay.due == 7.0, "with nobody who reports over this peer there is nothing to wait for"
 
 
 def test_what_begins_is_said_soon_and_yet_no_more_than_one_report_a_second() -> None:
@@ -170,6 +174,19 @@ def test_what_begins_is_said_soon_and_yet_no_more_than_one_report_a_second() -> 
     said_at = desk.now
     assert desk.next(facts({1: 1})) is not None
     assert desk.now - said_at == 1.0
+
+
+def test_a_download_that_found_its_keeper_is_said_at_once() -> None:
+    desk = Desk()
+    assert desk.next(facts({})) is None
+    desk.reporter.began(desk.now)
+    assert desk.reporter.deadline() == desk.now
+    assert desk.next(facts({1: 0}, keeps={task(1): 7})) is not None
+    desk.reporter.began(desk.now + 0.1)
+    assert desk.reporter.deadline() == desk.now + 1.0, "but once a second at most"
+    desk.reporter.stop()
+    desk.reporter.began(desk.now)
+    assert desk.reporter.deadline() == float("inf"), "nobody hears it"
 
 
 def test_who_keeps_a_task_says_so_though_it_is_in_no_swarm() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.sim.test_runs import run
 from tools.sim.__main__ import main
+from tools.sim.happenings import HEAL_S
 from tools.sim.scenario import load
 from tools.sim.trace import Trace
 from tools.sim.world import World
@@ -59,6 +60,44 @@ def test_the_leader_is_killed_and_nobody_fails(at: str) -> None:
     leaders = {peer.scheduler.seat.leader(world.clock.now) for peer in alive if peer.scheduler}
     assert len(leaders) == 1
     assert leaders <= {peer.own for peer in alive}
+
+
+@pytest.mark.parametrize(
+    ("name", "befell", "copies_max"),
+    [
+        ("schedulers-killed", ["kill"], 1.05),
+        ("leader-flaps", ["kill"], 1.05),
+        ("leader-cut-off", ["partition", "heal"], 2.04),
+        ("two-leaders", ["partition", "heal"], 2.04),
+    ],
+)
+def test_whatever_becomes_of_leaders_each_side_soon_has_one_and_nobody_fails(
+    name: str, befell: list[str], copies_max: float
+) -> None:
+    row = run(name, size="64MiB", peers__count="12", peers__up_mbit_s="20")
+    assert row["origin_copies"] <= copies_max
+    found = row["leaders"]
+    assert [each["after"] for each in found][: len(befell)] == befell
+    for each in found:
+        # After a heal each peer first has to hear of the others again.
+        slack_s = HEAL_S if each["after"] == "heal" else 0.0
+        assert each["led_s"] is not None, found
+        assert each["led_s"] <= 4.0 + slack_s, found
+        assert each["seen_s"] is not None, found
+        assert each["seen_s"] <= each["led_s"] + 5.0, found
+
+
+def test_who_was_seen_to_be_slow_reads_nothing_of_the_next_content() -> None:
+    """Without a leader each keeper finds that out anew (docs/simulation.md)."""
+    waits = []
+    for schedulers in ("0", "2"):
+        rows = [
+            run("overloaded", seed=seed, tasks=f"[{ONE}, {{size = '16MiB', at_s = 10.0}}]",
+                peers__schedulers=schedulers)
+            for seed in (2, 4)
+        ]  # fmt: skip
+        waits.append(sum(row["tasks"][1]["p50_s"] for row in rows))
+    assert waits[1] <= 0.8 * waits[0]
 
 
 def test_the_table_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,8 @@ class Happenings:
         world = self._world
         world.trace.note(world.clock.now, 0, "event", time, happening.do)
         _DOERS[happening.do](self, happening)
+        if happening.do in _OF_LEADERS:
+            world.leaders.befell(happening.do)
         if time < happening.times:
             world.clock.after(happening.every_s, self._happen, happening, time + 1)
 
@@ -141,6 +143,8 @@ class Happenings:
         if who == "keeper":
             keeper = world.keeper()
             return [keeper] if keeper is not None else []
+        if who == "schedulers":
+            return [peer for peer in world.peers if peer.member.scheduler]
         able = [peer for peer in world.peers if peer.alive and not peer.silent]
         if who == "leader":
             return [x for x in able if x.scheduler is not None and x.scheduler.seat.leads()]
@@ -149,6 +153,7 @@ class Happenings:
         return [world.rng.choice(able)] if able else []
 
 
+_OF_LEADERS: Final = frozenset({"kill", "partition", "heal", "silence"})
 _DOERS: Final[dict[str, Callable[[Happenings, Happening], None]]] = {
     "kill": Happenings._kill,
     "partition": Happenings._partition,

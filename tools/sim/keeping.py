@@ -207,6 +207,8 @@ class Keeping:
                 case sought.Settled(peer=peer, term=term):
                     if at.place.top:
                         member.keeper_found(peer, term)
+                        if self._peer.scheduler is not None:
+                            self._peer.scheduler.began()
                     else:
                         member.cell_found(peer)
                     for message in self._owed.pop(member.task, ()) if at.place.top else ():

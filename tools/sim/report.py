@@ -92,6 +92,7 @@ def result(world: World, cpu_s: float) -> dict[str, Any]:
         "phases": [[round(each, 3) for each in phase] for phase in phases(world)]
         if world.moments
         else [],
+        "leaders": [row.told() for row in world.leaders.rows],
         "seconds": round(seconds, 3),
         "peer_cpu_share_max": round(max(peer.cpu_s for peer in peers) / seconds, 4),
         "steps": world.clock.steps,
@@ -151,5 +152,10 @@ def table(name: str, row: dict[str, Any]) -> str:
         )
     for took_s, least_s in row["phases"]:
         lines.append(f"  between partition and heal: {took_s} s, at least {least_s} s")
+    for each in row["leaders"]:
+        lines.append(
+            f"  after {each['after']}: all follow one leader again within {each['led_s']} s, "
+            f"it sees all within {each['seen_s']} s"
+        )
     lines += [f"  protocol error: {line}" for line in row["protocol_errors"][:5]]
     return "\n".join(lines)

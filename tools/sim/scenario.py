@@ -107,7 +107,8 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True):
 class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happens, at a time after the start or once so much is held by all together.
 
-    `who`: numbers, or the keeper, a random peer, one that reads, the seeds, who leads. Killed peers
+    `who`: numbers, or the keeper, a random peer, one that reads, the seeds, who leads, all who
+    may lead. Killed peers
     come back after `restart_after_s`; `times` with `every_s` between them. `groups` for a
     partition. `hold`: it has `factor` of the content from before, and the origin refuses it the
     rest. `cut-off`: the origin does not answer it any more, nor say so.
@@ -118,7 +119,9 @@ class Happening(Struct, frozen=True, forbid_unknown_fields=True):
     ]
     at_s: Seconds | None = None
     at_progress: Share | None = None
-    who: Literal["keeper", "random", "reader", "seeds", "leader"] | list[Count] = "random"
+    who: Literal["keeper", "random", "reader", "seeds", "leader", "schedulers"] | list[Count] = (
+        "random"
+    )
     restart_after_s: Seconds | None = None
     times: Annotated[int, Meta(ge=1, le=10_000)] = 1
     every_s: Seconds = 1.0

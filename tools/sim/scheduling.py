@@ -70,6 +70,10 @@ class Scheduler:
         self.seat.link_down(peer, self._world.clock.now)
         self.changed()
 
+    def began(self) -> None:
+        self.seat.advising.began(self._world.clock.now)
+        self.changed()
+
     def changed(self) -> None:
         """Something is due sooner, maybe."""
         now = self._world.clock.now

@@ -22,6 +22,7 @@ from tools.sim.content import Content
 from tools.sim.copies import Copy
 from tools.sim.flows import Uplink
 from tools.sim.happenings import Happenings
+from tools.sim.leading import Leaders
 from tools.sim.network import Network
 from tools.sim.peer import SimPeer
 from tools.sim.scenario import BYTES_PER_MBIT, Scenario, zone_names
@@ -58,6 +59,7 @@ class World:
         self._known: list[SimPeer] = []
         self._live: tuple[Member, ...] = ()
         self.happenings = Happenings(self)
+        self.leaders = Leaders(self)
         self.moments: list[Moment] = []
         self._people()
 
