@@ -33,6 +33,7 @@ from peerd.scheduler.keeper_events import (
     Advised,
     Event,
     Hinted,
+    KeeperLate,
     LinkLost,
     LinksLate,
     MembersChanged,
@@ -83,6 +84,8 @@ class KeeperCore(OtherKeepers):
                 self._link_lost(peer, now)
             case LinksLate(peers=late):
                 self._give_way(late, now)
+            case KeeperLate(peer=peer):
+                self._keeper_late(peer, now)
             case Undelivered(peer=peer):
                 self._undelivered(peer, now)
             case MembersChanged(members=live, synced=synced):
@@ -174,6 +177,8 @@ class KeeperCore(OtherKeepers):
         self._rank(seat)
         named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
         better = [x for x in seat.better(named) if not self._is_dead(x, now)]
+        if self._follows(seat, now):
+            better = [x for x in better if x != seat.keeper]
         others = [] if self._follows(seat, now) else [
             *seat.standbys(self.config.standbys), *seat.hints,
             *(() if seat.keeper is None else (seat.keeper,)),
@@ -260,7 +265,7 @@ class KeeperCore(OtherKeepers):
             if state.handover:
                 seat.left_at = -inf
                 terms.merge(seat, seat.kept, state, self._dead, now)
-            elif state.keeping and not self._leaves_it_to(seat, seat.kept, peer, state):
+            elif state.keeping and not self._leaves_it_to(seat, seat.kept, peer, state, now):
                 self._claim(seat, seat.kept, peer, now)
             elif state.keeping and seat.may_yield(self.config, now):
                 self._yield(seat, seat.kept, peer, now)
@@ -321,6 +326,13 @@ class KeeperCore(OtherKeepers):
             if seat.kept is not None and peer in seat.kept.roster.entries:
                 members.lost(seat.kept, seat.kept.roster.entries[peer], now)
                 self._schedule(seat)
+
+    def _keeper_late(self, peer: PeerId, now: float) -> None:
+        """Its answers take seconds: it is not waited for."""
+        remember(self._late_at, peer, now)
+        for seat in list(self._active.values()):
+            if seat.probing is not None and peer in seat.probing.waiting_for:
+                self._answered(seat, peer, now)
 
     def _undelivered(self, peer: PeerId, now: float) -> None:
         remember(self._dead, peer, now + self.config.dead_s)

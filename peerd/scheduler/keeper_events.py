@@ -47,6 +47,13 @@ class LinksLate:
 
 
 @dataclass(frozen=True, slots=True)
+class KeeperLate:
+    """Answers of `peer`, that keeps something, take seconds now, and others' do not."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """`peer` could not be dialled: what was sent to it is lost, and it counts as dead for now."""
 
@@ -94,7 +101,15 @@ class NewsFrom:
 
 
 Event = (
-    MessageFrom | LinkLost | LinksLate | Undelivered | MembersChanged | Hinted | NewsFrom | Advised
+    MessageFrom
+    | LinkLost
+    | LinksLate
+    | KeeperLate
+    | Undelivered
+    | MembersChanged
+    | Hinted
+    | NewsFrom
+    | Advised
 )
 
 
@@ -136,6 +151,7 @@ class KeeperConfig:
     lease_stall_max_s: float = 120.0  # Guess: renewals without one piece end here.
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
 
+    late_s: float = 1.0  # Two looks at links (scheduler/service.py).
     probe_wait_s: float = 0.75  # A dial and a round trip take some ms; a dead host is silent.
     probes_max: int = 3  # Better-ranked ones asked before the first grant.
     better_interval_s: float = 5.0  # Guess: two keepers that can reach each other find out by then.

@@ -69,8 +69,12 @@ class OtherKeepers(MembersDoor):
         self._send(keeper, Probe(seat.task))
         self._schedule(seat)
 
-    def _leaves_it_to(self, seat: Seat, kept: Kept, peer: PeerId, state: KeeperState) -> bool:
+    def _leaves_it_to(
+        self, seat: Seat, kept: Kept, peer: PeerId, state: KeeperState, now: float
+    ) -> bool:
         """Whether `peer`, that keeps it too, is to go on with it instead of this one."""
+        if now - self._late_at.get(peer, -inf) <= self.config.handover_pause_s:
+            return False  # It was left for that, and what it says is old.
         self._rank(seat)
         here = Rival(self.own, kept.roster.others(self.own), kept.term)
         return self._stays(seat, Rival(peer, state.enrolled, state.term), here)

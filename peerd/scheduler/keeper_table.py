@@ -44,6 +44,7 @@ class KeeperTable:
         self._above: dict[TaskId, dict[TaskId, None]] = {}
         self._dead: OrderedDict[PeerId, float] = OrderedDict()
         self._lost_at: OrderedDict[PeerId, float] = OrderedDict()
+        self._late_at: OrderedDict[PeerId, float] = OrderedDict()
         self._due: list[tuple[float, TaskId]] = []
         self._out: list[Order] = []
 
@@ -157,11 +158,12 @@ class KeeperTable:
         return self._lost_at.get(seat.keeper, -inf) < seat.keeper_at
 
     def _follows(self, seat: Seat, now: float) -> bool:
-        """Whether its keeper just died, and this peer had its copies until then, or was left the
-        task: no other standby knows more."""
+        """Whether its keeper just died or got too slow for anybody to wait for, and this peer had
+        its copies until then, or was left the task: no other standby knows more."""
         if seat.keeper is None or seat.copy is None:
             return False
-        if seat.given(self.config, now):
+        late_for_s = now - self._late_at.get(seat.keeper, -inf)
+        if seat.given(self.config, now) or late_for_s <= self.config.late_s:
             return True
         if not self._is_dead(seat.keeper, now):
             return False

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
+from typing import get_args
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.messages import (
@@ -66,9 +67,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Nothing comes over the link to `peer`, not even answers to pings."""
+    """Nothing comes over the link to `peer`, not even answers to pings; or, `late`, seconds late,
+    and over links to others it is not so."""
 
     peer: PeerId
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,8 @@ Event = Begin | MembersNow | Heard | Unreachable | Reached | Silent | Waiting
 
 @dataclass(frozen=True, slots=True)
 class EnrolAt:
-    """Send `peer` an Enrol with these fields and our leases; dial `addresses` if there is no link.
-
-    Answer with Unreachable where that fails.
-    """
+    """Send `peer` an Enrol with these fields and our leases; dial `addresses` if there is no link,
+    and answer with Unreachable where that fails."""
 
     peer: PeerId
     addresses: tuple[str, ...]
@@ -112,12 +113,10 @@ class Unsettled:
 
 Order = EnrolAt | Settled | Unsettled
 
-FROM_KEEPER = (
-    Enrolled, Redirect, LeaseGrant, LeaseRevoked, RosterUpdate, Verdict, Unreadable, Delegate,
-)  # fmt: skip
 TIMES_MAX = 4096
 """Peers whose failures are counted; then counting starts again. Guess."""
 _OfTerm = Enrolled | LeaseGrant | LeaseRevoked | RosterUpdate | Verdict | Unreadable | Delegate
+FROM_KEEPER = (*get_args(_OfTerm), Redirect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +187,9 @@ class Seeker:
                     self._barred.pop(peer, None)
                     self._times_barred.pop(peer, None)
                 return []
-            case Silent(peer=peer):
-                return self._silent(peer, now)
+            case Silent(peer=peer, late=late):
+                late = late and peer == self.keeper
+                return self._give_up(peer, now) if late else self._silent(peer, now)
             case Waiting(waiting=waiting):
                 if waiting and not self._waiting:
                     self._sign_at = self._heard_at = now
@@ -204,8 +204,7 @@ class Seeker:
             left = self._leave() if silent == self.keeper else []
             return [*left, *self._ask_next(now)]
         if self._keeper_silent_by() <= now and self.keeper is not None:
-            self._bar(self.keeper, now)
-            return [*self._leave(), *self._ask_next(now)]
+            return self._give_up(self.keeper, now)
         if self._check_at() <= now and self.keeper is not None:
             return self._check(self.keeper, now)
         return []
@@ -256,8 +255,7 @@ class Seeker:
                 return []
             self._asked = None
             self._bar(peer, now)
-            refused = self._leave() if peer == self.keeper else []
-            return [*refused, *self._ask_next(now)]
+            return [*(self._leave() if peer == self.keeper else []), *self._ask_next(now)]
         if self._asked not in (None, peer):
             return []
         left = self._leave() if self.keeper not in (None, peer) else []
@@ -320,6 +318,11 @@ class Seeker:
             return [*self._leave(), *self._ask(peer, (), now)]
         return []
 
+    def _give_up(self, keeper: PeerId, now: float) -> list[Order]:
+        self._asked = None
+        self._bar(keeper, now)
+        return [*self._leave(), *self._ask_next(now)]
+
     def _silent(self, peer: PeerId, now: float) -> list[Order]:
         """It stands still, or the way to it is broken; if not, it answers soon."""
         if peer != self.keeper or self._asked is not None:
@@ -359,10 +362,8 @@ class Seeker:
         ]  # fmt: skip
 
     def _check(self, keeper: PeerId, now: float) -> list[Order]:
-        """Nothing was heard of it while we wait: whether it is there at all.
-
-        The time to answer is measured: a busy keeper that is left has its leases granted twice.
-        """
+        """Nothing was heard of it while we wait: whether it is there at all. The time to answer is
+        measured: a busy keeper that is left has its leases granted twice."""
         orders = self._ask(keeper, (), now)
         self._checking = True
         if self._check_took_s is not None:

@@ -26,15 +26,13 @@ from peerd.scheduler.advising import KeeperAdvice
 from peerd.scheduler.holdings import Directory
 from peerd.scheduler.keeper import KeeperCore
 from peerd.scheduler.ladder import At, Ladder, Place
+from peerd.scheduler.lateness import Lateness
 from peerd.scheduler.outbox import Links, Outbox
 from peerd.scheduler.ports import Member, Members, SwarmMember
 from peerd.zones import within
 
 log = logging.getLogger(__name__)
 
-LATE_S: Final = 1.0
-"""Answers that take so long at two looks make a link late. Guess: several times what full links of
-20 Mbit/s take."""
 REGISTER_S: Final = 0.25
 """Complete versions are registered in batches, gathered for so long. Guess."""
 SILENT_S: Final = 3.5
@@ -80,7 +78,7 @@ class KeeperService:
         self._seen = (-1, False)
         self._registering = False
         self._looked_at = 0.0
-        self._late: frozenset[PeerId] = frozenset()
+        self._lateness = Lateness(links, members)
         self._serves = False
         self.on_settled: Callable[[], None] = lambda: None
         self._wake = trio.Event()
@@ -381,16 +379,18 @@ class KeeperService:
 
     def _look_at_links(self, now: float) -> None:
         """A keeper that stands still (SIGSTOP, swap) holds its links, and nobody else grants; one
-        whose own link is slow has all wait for it."""
-        for _, ladder in tuple(self._seekers.values()):
-            for peer in ladder.keepers:
-                if self._links.silent_s(peer) > SILENT_S:
-                    self._seek(ladder.task, sought.Silent(peer))
+        whose own link is slow has all wait for it, too."""
+        at = [(task, peer) for task, (_, x) in self._seekers.items() for peer in x.keepers]
         served = self.core.served()
-        late = frozenset(peer for peer in served if self._links.late_s(peer) > LATE_S)
-        still, self._late = late & self._late, late
-        if still:
-            self._keep(self.core, kept.LinksLate(still))
+        late = self._lateness.look({*served, *(peer for _, peer in at)})
+        if late & served:
+            self._keep(self.core, kept.LinksLate(late & served))
+        for task, peer in at:
+            if peer in late and self._lateness.alone(peer, self._live):
+                self._keep(self.core, kept.KeeperLate(peer))
+                self._seek(task, sought.Silent(peer, late=True))
+            elif self._links.silent_s(peer) > SILENT_S:
+                self._seek(task, sought.Silent(peer))
         self._looked_at, self._serves = now, bool(served)
 
     def _due(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from peerd.link import messages as m
-from peerd.scheduler.keeper_events import LinksLate
+from peerd.scheduler.keeper_events import KeeperLate, LinksLate
 from tests.scheduler.desk import Desk
 from tests.scheduler.test_keeper_terms import lease, state
 
@@ -145,6 +145,37 @@ def test_who_talks_to_it_is_not_taken_for_who_reads_for_the_other() -> None:
     desk.hear(first, left(lease(desk, third, 9), lease(desk, fourth, 10, number=8)))
     assert 9 in {x.first for x in desk.leases()}, "who is silent may have gone to the other"
     assert 8 not in {x.lease for x in desk.leases()}
+
+
+def test_a_standby_does_not_wait_for_a_keeper_whose_answers_take_seconds() -> None:
+    """It has its copies: all but what was granted is granted at once."""
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, fourth, _ = desk.order
+    version = desk.version(fourth, 64)
+    running = lease(desk, fourth, 9)
+    told = state(desk, term=1, keeping=True, version=version, leases=(running,),
+                 members=[first, third, fourth])  # fmt: skip
+    desk.hear(first, replace(told, granted=bytes([0xFF, 0x03, 0, 0, 0, 0, 0, 0])))
+    desk.event(KeeperLate(desk.id(first)))
+    desk.enrol(fourth, version=version, have=[0], room=2, prior=1, unreachable=[first])
+    assert desk.core.tasks_kept() == [desk.task], "nobody is asked first"
+    granted = {x.first for x in desk.leases(fourth)} - {9}
+    assert granted
+    assert min(granted) > 9, "what the other granted waits for those who may hold it"
+    desk.hear(first, told)
+    assert desk.core.tasks_kept() == [desk.task], "what it says is old"
+    assert not handed_over(desk, first)
+
+
+def test_who_is_asked_for_an_answer_and_gets_late_is_not_waited_for() -> None:
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, fourth, _ = desk.order
+    desk.enrol(fourth, room=None, unreachable=[first])
+    desk.hear(third, state(desk))
+    assert not desk.core.tasks_kept()
+    desk.hear(desk.order[3], state(desk))
+    desk.event(KeeperLate(desk.id(first)))
+    assert desk.core.tasks_kept() == [desk.task]
 
 
 @pytest.mark.parametrize(

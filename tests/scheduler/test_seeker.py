@@ -311,3 +311,20 @@ def test_whatever_happens_somebody_is_asked_or_keeps(data: st.DataObject) -> Non
                 asker.later(data.draw(st.sampled_from([0.1, 3.0, 20.0])))
         busy = asker.seeker.deadline() < float("inf")
         assert busy or asker.seeker.keeper is not None
+
+
+def test_a_keeper_that_alone_is_late_is_left_at_once_and_asked_again_later() -> None:
+    asker = Asker()
+    asker.enrolled(ORDER[0])
+    asker.event(sk.Silent(ORDER[1], late=True))
+    assert asker.orders == [], "it is not our keeper"
+    asker.event(sk.Silent(ORDER[0], late=True))
+    assert asker.orders[0] == sk.Unsettled(ORDER[0])
+    assert asker.asked == ORDER[1]
+    (order,) = [x for x in asker.orders if isinstance(x, sk.EnrolAt)]
+    assert order.unreachable == (ORDER[0],)
+    asker.enrolled(ORDER[1])
+    asker.later(5.0)
+    asker.event(sk.Unreachable(ORDER[1]))
+    asker.event(sk.Unreachable(ORDER[1]))
+    assert asker.asked == ORDER[0]

@@ -62,6 +62,37 @@ async def test_a_keeper_over_whose_links_answers_come_late_leaves_it_to_another(
     assert origin.bytes_read <= 1.05 * len(content)
 
 
+async def test_a_keeper_that_does_not_notice_is_left_by_who_waits_for_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that stands still, or whose word that it gives way is seconds on its way."""
+    monkeypatch.setattr("peerd.scheduler.keeper_terms.successor", lambda *told: None)
+    content = random.Random(1).randbytes(8 << 20)
+    ask = ask_for(URL, digest="sha256:" + hashlib.sha256(content).hexdigest())
+    origin = MemoryOrigin({URL: content}, delay_s=0.01, rate_bytes_s=1e5)
+    done = []
+
+    async def get(node: Node) -> None:
+        async with node.swarm.wanted(ask) as run:
+            await run.finished.wait()
+            done.append(run.error)
+
+    async with trio.open_nursery() as nursery:
+        net = Net(origin, nursery)
+        nodes = [await net.add() for _ in range(6)]
+        async with trio.open_nursery() as askers:
+            for node in nodes:
+                askers.start_soon(get, node)
+            await trio.sleep(2.0)
+            (before,) = [node for node in nodes if node.keepers.tasks_kept()]
+            net.late.add(before.own)
+            await trio.sleep(1.6)
+            assert any(node.keepers.tasks_kept() for node in nodes if node is not before)
+        nursery.cancel_scope.cancel()
+    assert done == [None] * 6
+    assert origin.bytes_read <= 1.05 * len(content)
+
+
 def test_the_last_line_is_one_object_with_the_promised_keys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
