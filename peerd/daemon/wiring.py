@@ -115,7 +115,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         )  # fmt: skip
         schedulers.seat.advising.on_advice = swarm.advised
         schedulers.seat.advising.on_keeper_advice = keepers.advised
-        keepers.on_settled = schedulers.began
+        keepers.on_begin = schedulers.began
         counting = Counting(store, origin, links)
         facade = Facade(
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)

@@ -175,6 +175,8 @@ class Advising:
             self.topology.report(report, member.zone, now, seed=member.seed)
             for swarm in report.swarms if self._seat.leads() else ():
                 self._advisor.noticed(swarm.task, report.peer)
+            if report.keeps and self._seat.leads():
+                self._advisor.kept(each.task for each in report.keeps)
 
     def _hearers(self, now: float) -> tuple[PeerId, ...]:
         """To whom reports go from here: the standbys from who leads, else one step further up."""

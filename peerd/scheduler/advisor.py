@@ -10,7 +10,7 @@ another one first, and all end late.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
@@ -63,6 +63,7 @@ class Advisor:
         self._again: list[tuple[float, TaskId, PeerId]] = []
         self._in_line: set[tuple[TaskId, PeerId]] = set()
         self._keepers_at: dict[TaskId, float] = {}
+        self._new_keepers = False
         self._order: list[TaskId] = []
         self._ordered_at = -inf
 
@@ -72,6 +73,10 @@ class Advisor:
         if key not in self._in_line and len(self._in_line) < self.config.waiting_max:
             self._in_line.add(key)
             self._fresh.append(key)
+
+    def kept(self, tasks: Iterable[TaskId]) -> None:
+        """Somebody keeps these; the first advice on a task is wanted at once."""
+        self._new_keepers = self._new_keepers or any(x not in self._keepers_at for x in tasks)
 
     def clear(self) -> None:
         """This peer leads no more."""
@@ -83,7 +88,7 @@ class Advisor:
         self._ordered_at = -inf
 
     def deadline(self) -> float:
-        if self._fresh:
+        if self._fresh or self._new_keepers:
             return -inf
         keepers_at = min(self._keepers_at.values(), default=inf)
         return min(keepers_at, self._again[0][0] if self._again else inf)
@@ -118,7 +123,7 @@ class Advisor:
 
     def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
         """What is due now of those that keep something."""
-        new = seen.keepers.keys() - self._keepers_at.keys()
+        new, self._new_keepers = seen.keepers.keys() - self._keepers_at.keys(), False
         if new or len(seen.keepers) < len(self._keepers_at):
             # What is read now leaves its origin to the next in order.
             self._keepers_at = dict.fromkeys(seen.keepers, now)

@@ -224,6 +224,7 @@ class KeeperCore(OtherKeepers):
             seat, self.own, waiting, answers, self._members, self._dead, self._rng, self.config,
             self._out, now,
         )  # fmt: skip
+        self.begun += 1
         if self._follows(seat, now):
             terms.withhold(seat, seat.kept)
         for peer, asked in waiting.items():

@@ -45,6 +45,7 @@ class KeeperTable:
         self._dead: OrderedDict[PeerId, float] = OrderedDict()
         self._lost_at: OrderedDict[PeerId, float] = OrderedDict()
         self._late_at: OrderedDict[PeerId, float] = OrderedDict()
+        self.begun = 0
         self._due: list[tuple[float, TaskId]] = []
         self._out: list[Order] = []
 

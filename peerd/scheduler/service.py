@@ -55,16 +55,9 @@ class KeeperService:
     """Implements swarm.ports.Keepers; `run` it after links and gossip."""
 
     def __init__(
-        self,
-        own: PeerId,
-        members: Members,
-        links: Links,
-        rng: Random,
-        *,
-        zone: str,
-        seed: bool,
+        self, own: PeerId, members: Members, links: Links, rng: Random, *, zone: str, seed: bool,
         fresh_s: float,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._own, self._members, self._links = own, members, links
         self._zone, self._seed = zone, seed
         config = kept.KeeperConfig(fresh_s=fresh_s)
@@ -80,7 +73,8 @@ class KeeperService:
         self._looked_at = 0.0
         self._lateness = Lateness(links, members)
         self._serves = False
-        self.on_settled: Callable[[], None] = lambda: None
+        self.on_begin: Callable[[], None] = lambda: None
+        self._begun = 0
         self._wake = trio.Event()
         self._outbox: Outbox | None = None
         self._nursery: trio.Nursery | None = None
@@ -273,6 +267,9 @@ class KeeperService:
     def _send_all(self, orders: Sequence[kept.Order]) -> None:
         for order in orders:
             self._send(order.peer, order.message)
+        if self.core.begun != self._begun:
+            self._begun = self.core.begun
+            self.on_begin()
         self._wake.set()
 
     def _seek(self, task: TaskId, event: sought.Event) -> None:
@@ -302,7 +299,7 @@ class KeeperService:
         log.debug("seat %s: kept by %s, term %d", place.seat[:12], peer, term)
         if place.top:
             member.keeper_found(peer, term)
-            self.on_settled()
+            self.on_begin()
         else:
             member.cell_found(peer)
         for message in self._owed.pop(member.task, ()) if place.top else ():

@@ -65,9 +65,15 @@ def test_of_a_task_kept_since_now_whoever_was_seen_before_is_named() -> None:
     desk = Desk()
     for number in range(12):
         desk.says(f"p{number}", OTHER, up=1_000_000 if number else 10_000)
-    desk.says("keeper", ONE, keeps={ONE: ORIGIN})
+    desk.places()
+    assert desk.advisor.deadline() > desk.now
+    desk.says("keeper", keeps={ONE: ORIGIN})
+    desk.advisor.kept([ONE])
+    assert desk.advisor.deadline() < desk.now
     assert desk.keepers()[ONE].last == ("p0",), "it may come in a moment"
+    assert desk.advisor.deadline() == desk.now + 1.0
     desk.now += 1.0
+    desk.says("p1", ONE)
     assert desk.keepers()[ONE].last == (), "by now it would have"
     assert desk.last(new=True) == {"p0"}
 

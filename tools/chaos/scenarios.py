@@ -114,9 +114,8 @@ SCENARIOS: Final = (
     Scenario(
         "slow-keeper",
         "leaves the task's keeper 1 % of its rate at 20 %",
-        # It is found out after some 3 s, and what it says then takes as long; meanwhile members
-        # leave it one by one, and two keepers grant. Guess.
-        Limits(time_over_undisturbed_max=1.5, copies_max=1.05),
+        # It is found out after some 2 s; members leave it one by one, and two keepers grant. Guess.
+        Limits(time_over_undisturbed_max=1.25, copies_max=1.05),
         disturb.slow_keeper,
     ),
     Scenario(

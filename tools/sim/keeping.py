@@ -47,6 +47,7 @@ class Keeping:
         self._outbox = Outbox(peer, self._undelivered)
         self._send = self._outbox.send
         self._registering = False
+        self._begun = 0
         self._core_timer = Timer(peer.world.clock, peer.guarded(self._core_due))
         self._seek_timer = Timer(peer.world.clock, peer.guarded(self.seek_time))
         self._live: tuple[Member, ...] = ()
@@ -173,15 +174,24 @@ class Keeping:
         except RemoteProtocolError as error:
             self._world.protocol_error(self._peer, error)
             orders = self.core.expire(self._world.clock.now)
+        self._carry_out(orders)
+        self._core_timer.set(max(self.core.deadline(), self._world.clock.now + SLACK_S))
+
+    def _carry_out(self, orders: Iterable[kept.Order]) -> None:
         for order in orders:
             self._send(order.peer, order.message)
-        self._core_timer.set(max(self.core.deadline(), self._world.clock.now + SLACK_S))
+        if self.core.begun != self._begun:
+            self._begun = self.core.begun
+            self._began()
+
+    def _began(self) -> None:
+        if self._peer.scheduler is not None:
+            self._peer.scheduler.began()
 
     def _core_due(self) -> None:
         now = self._world.clock.now
         if self.core.deadline() <= now:
-            for order in self.core.expire(now):
-                self._send(order.peer, order.message)
+            self._carry_out(self.core.expire(now))
         self._core_timer.set(max(self.core.deadline(), now + SLACK_S))
 
     def _seek(self, task: TaskId, event: sought.Event) -> None:
@@ -207,8 +217,7 @@ class Keeping:
                 case sought.Settled(peer=peer, term=term):
                     if at.place.top:
                         member.keeper_found(peer, term)
-                        if self._peer.scheduler is not None:
-                            self._peer.scheduler.began()
+                        self._began()
                     else:
                         member.cell_found(peer)
                     for message in self._owed.pop(member.task, ()) if at.place.top else ():
