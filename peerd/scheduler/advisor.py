@@ -84,6 +84,7 @@ class Advisor:
         self._again.clear()
         self._in_line.clear()
         self._keepers_at.clear()
+        self._new_keepers = False
         self._order.clear()
         self._ordered_at = -inf
 

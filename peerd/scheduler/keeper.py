@@ -177,9 +177,10 @@ class KeeperCore(OtherKeepers):
         self._rank(seat)
         named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
         better = [x for x in seat.better(named) if not self._is_dead(x, now)]
-        if self._follows(seat, now):
+        follows = self._follows(seat, now)
+        if follows:
             better = [x for x in better if x != seat.keeper]
-        others = [] if self._follows(seat, now) else [
+        others = [] if follows else [
             *seat.standbys(self.config.standbys), *seat.hints,
             *(() if seat.keeper is None else (seat.keeper,)),
         ]  # fmt: skip

@@ -72,6 +72,8 @@ def test_of_a_task_kept_since_now_whoever_was_seen_before_is_named() -> None:
     assert desk.advisor.deadline() < desk.now
     assert desk.keepers()[ONE].last == ("p0",), "it may come in a moment"
     assert desk.advisor.deadline() == desk.now + 1.0
+    desk.advisor.kept([ONE])
+    assert desk.advisor.deadline() == desk.now + 1.0, "it is known"
     desk.now += 1.0
     desk.says("p1", ONE)
     assert desk.keepers()[ONE].last == (), "by now it would have"
