@@ -178,8 +178,6 @@ class KeeperCore(OtherKeepers):
         named = dict.fromkeys(peer for asked in seat.waiting.values() for peer in asked.candidates)
         better = [x for x in seat.better(named) if not self._is_dead(x, now)]
         follows = self._follows(seat, now)
-        if follows:
-            better = [x for x in better if x != seat.keeper]
         others = [] if follows else [
             *seat.standbys(self.config.standbys), *seat.hints,
             *(() if seat.keeper is None else (seat.keeper,)),
@@ -188,7 +186,7 @@ class KeeperCore(OtherKeepers):
             [*better[: self.config.probes_max], *(x for x in others if not self._is_dead(x, now))]
         )
         targets.pop(self.own, None)
-        if seat.given(self.config, now) and seat.keeper is not None:
+        if seat.keeper is not None and (follows or seat.given(self.config, now)):
             targets.pop(seat.keeper, None)
         seat.probing = Probing(set(targets), now + self.config.probe_wait_s)
         seat.say(now, f"asking {len(targets)} members whether they keep it")
