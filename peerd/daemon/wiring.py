@@ -106,8 +106,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             key, store, origin, links, keepers, Inbound(), rng, time.time, config.fresh_s,
             trio.to_thread.run_sync, config.zone,
         )  # fmt: skip
-        secret = key.sign(SECRET_PURPOSE, b"")
-        swarm = SwarmService(near, secret, seed=config.seed_peer)
+        swarm = SwarmService(near, key.sign(SECRET_PURPOSE, b""), seed=config.seed_peer)
         schedulers = SchedulerService(
             key, gossip, links, rng, FactsOfPeer(swarm, links, keepers, gossip),
             wall_s=time.time() - trio.current_time(),

@@ -30,9 +30,12 @@ def test_whole_nodes_in_cells_get_one_copy_although_some_die() -> None:
     assert told["origin_copies"] <= 1.5, "eight pieces: what dead ones read is read again"
 
 
-async def test_a_keeper_over_whose_links_answers_come_late_leaves_it_to_another(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("notices", [True, False])
+async def test_a_keeper_over_whose_links_answers_come_late_keeps_it_no_more(
+    notices: bool, autojump_clock: MockClock
 ) -> None:
+    """It gives way; or who waits for it leaves it, as one that stands still, or whose word that it
+    gives way is seconds on its way."""
     content = random.Random(1).randbytes(8 << 20)
     ask = ask_for(URL, digest="sha256:" + hashlib.sha256(content).hexdigest())
     origin = MemoryOrigin({URL: content}, delay_s=0.01, rate_bytes_s=1e5)
@@ -52,43 +55,15 @@ async def test_a_keeper_over_whose_links_answers_come_late_leaves_it_to_another(
             await trio.sleep(2.0)
             (before,) = [node for node in nodes if node.keepers.tasks_kept()]
             net.late.add(before.own)
+            if not notices:
+                net.unaware.add(before.own)
             await trio.sleep(2.0)
             (after,) = [node for node in nodes if node.keepers.tasks_kept()]
             assert after is not before
             assert not done, "in mid-download"
         nursery.cancel_scope.cancel()
-    assert any("handed over" in line for line in before.keepers.story(task_id(ask, b"")))
-    assert done == [None] * 6
-    assert origin.bytes_read <= 1.05 * len(content)
-
-
-async def test_a_keeper_that_does_not_notice_is_left_by_who_waits_for_it(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that stands still, or whose word that it gives way is seconds on its way."""
-    monkeypatch.setattr("peerd.scheduler.keeper_terms.successor", lambda *told: None)
-    content = random.Random(1).randbytes(8 << 20)
-    ask = ask_for(URL, digest="sha256:" + hashlib.sha256(content).hexdigest())
-    origin = MemoryOrigin({URL: content}, delay_s=0.01, rate_bytes_s=1e5)
-    done = []
-
-    async def get(node: Node) -> None:
-        async with node.swarm.wanted(ask) as run:
-            await run.finished.wait()
-            done.append(run.error)
-
-    async with trio.open_nursery() as nursery:
-        net = Net(origin, nursery)
-        nodes = [await net.add() for _ in range(6)]
-        async with trio.open_nursery() as askers:
-            for node in nodes:
-                askers.start_soon(get, node)
-            await trio.sleep(2.0)
-            (before,) = [node for node in nodes if node.keepers.tasks_kept()]
-            net.late.add(before.own)
-            await trio.sleep(1.6)
-            assert any(node.keepers.tasks_kept() for node in nodes if node is not before)
-        nursery.cancel_scope.cancel()
+    story = before.keepers.story(task_id(ask, b""))
+    assert any("answers take seconds" in line for line in story) == notices
     assert done == [None] * 6
     assert origin.bytes_read <= 1.05 * len(content)
 

@@ -35,13 +35,15 @@ FRAME_BYTES = 64 * 1024
 
 
 class Net:
-    """All peers; `cut` are those that nobody reaches, `late` those whose answers take seconds."""
+    """All peers; `cut` are those that nobody reaches, `late` those whose answers take seconds,
+    `unaware` those of them that do not notice it themselves."""
 
     def __init__(self, origin: MemoryOrigin, nursery: trio.Nursery, seed: int = 1) -> None:
         self.origin, self.nursery, self.rng = origin, nursery, Random(seed)
         self.nodes: dict[PeerId, Node] = {}
         self.cut: set[PeerId] = set()
         self.late: set[PeerId] = set()
+        self.unaware: set[PeerId] = set()
         self.entered_bytes: Counter[str] = Counter()
 
     async def add(
@@ -191,7 +193,8 @@ class MemoryLinks:
         return 0.0
 
     def late_s(self, peer: PeerId) -> float:
-        return LATE_S if self._net.late & {peer, self._node.own} else 2 * LATENCY_S
+        late, own = self._net.late, self._node.own
+        return LATE_S if peer in late or own in late - self._net.unaware else 2 * LATENCY_S
 
     async def close(self, peer: PeerId, code: str, words: str) -> None:
         self.down(peer)
