@@ -109,8 +109,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         swarm = SwarmService(near, key.sign(SECRET_PURPOSE, b""), seed=config.seed_peer)
         schedulers = SchedulerService(
             key, gossip, links, rng, FactsOfPeer(swarm, links, keepers, gossip),
-            wall_s=time.time() - trio.current_time(),
-            evaluator=evaluator_named(config.evaluator),
+            wall_s=time.time() - trio.current_time(), evaluator=evaluator_named(config.evaluator),
         )  # fmt: skip
         schedulers.seat.advising.on_advice = swarm.advised
         schedulers.seat.advising.on_keeper_advice = keepers.advised
