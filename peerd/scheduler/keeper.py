@@ -60,6 +60,7 @@ class KeeperCore(OtherKeepers):
     # --- the door
 
     def handle(self, event: Event, now: float) -> list[Order]:
+        self._notice_standstill(now)
         match event:
             case MessageFrom(peer=peer, message=message):
                 self._dead.pop(peer, None)
@@ -104,6 +105,7 @@ class KeeperCore(OtherKeepers):
 
     def expire(self, now: float) -> list[Order]:
         """Whatever was due by now, once: what makes itself due again waits for the next call."""
+        self._notice_standstill(now)
         due = []
         while self._due and self._due[0][0] <= now:
             due.append(heapq.heappop(self._due))
@@ -341,8 +343,8 @@ class KeeperCore(OtherKeepers):
                 self._answered(seat, peer, now)
             elif seat.kept is not None:
                 members.answered(seat.kept, peer, now, there=False)
-                members.gone(seat.kept, peer, now)
                 terms.awaited(seat.kept, {peer}, now)
+                members.gone(seat.kept, peer, now)
                 seat.unlist_holder(peer)
                 self._after(seat, now)
 

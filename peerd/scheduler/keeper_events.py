@@ -152,6 +152,7 @@ class KeeperConfig:
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
 
     late_s: float = 1.0  # Two looks at links (scheduler/service.py).
+    still_s: float = 2.0  # Members leave a keeper after some 2 s (lateness): it may be none now.
     probe_wait_s: float = 0.75  # A dial and a round trip take some ms; a dead host is silent.
     probes_max: int = 3  # Better-ranked ones asked before the first grant.
     better_interval_s: float = 5.0  # Guess: two keepers that can reach each other find out by then.

@@ -109,6 +109,22 @@ class OtherKeepers(MembersDoor):
                 seat.left_at = now
                 self._yield(seat, seat.kept, to, now)
 
+    def _notice_standstill(self, now: float) -> None:
+        """Called that late, this process stood still (SIGSTOP, swap), and its members may have left
+        for a standby: nothing is granted until those could say so."""
+        since, self._called_at = max(self._next_due(), self._called_at), now
+        if now - since <= self.config.still_s:
+            return
+        for seat in [seat for seat in self._active.values() if seat.kept is not None]:
+            assert seat.kept is not None
+            self._rank(seat)
+            told = seat.to_be_told(self.config.standbys)
+            asked = [peer for peer in told if not self._is_dead(peer, now)]
+            if asked and not seat.kept.cell:
+                seat.say(now, f"stood still: asking {len(asked)} members whether they keep it")
+                terms.ask_again(seat.kept, asked, now)
+                self._schedule(seat)
+
     def _left_to(self, seat: Seat, peer: PeerId, asked: Enrol, now: float) -> PeerId | None:
         """Who left it to another has that one's members go there, also where it keeps it again for
         itself, and what they said before is late. None: it is for this peer to say."""

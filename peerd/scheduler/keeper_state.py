@@ -72,14 +72,14 @@ class Timer(Enum):
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One task. `awaiting` are members of a former keeper that have not registered here yet, and
-    `withheld` what they may hold or read (None: nobody knows); `failures` are those in a row, by
-    peer; `claims`, by peer, say that the content changed; `voices` say who vouched for which
-    version of it. `scope`: what is kept of it, a `zone`, a `cell` of either, or all; `wide` is the
-    seat of what a cell is a part of. `took_s` is what the last leases of each zone's readers took,
-    `readers` who read pieces last, and when (keeper_pace); `spread` are the pieces that two hold,
-    `rescued` those to be read again for they do not spread (keeper_spread), `hedged` those granted
-    though somebody holds them (keeper_hedges); `bringers` ask to bring pieces into it.
+    """One task. `awaiting` are those who have to speak before it grants: members of a former keeper
+    that have not registered here yet, and who may keep it meanwhile; `withheld` is what the former
+    may hold or read (None: nobody knows); `failures` are those in a row, by peer; `claims`, by
+    peer, say that the content changed; `voices` say who vouched for which version. `scope`: what is
+    kept of it, a `zone`, a `cell` of either, or all; `wide` is the seat of what a cell is a part
+    of. `took_s` is what the last leases of each zone's readers took, `readers` who read pieces
+    last, and when (keeper_pace); `spread` are pieces that two hold, `rescued` those to be read anew
+    (keeper_spread), `hedged` those granted though held (keeper_hedges); `bringers` ask to bring.
     """
 
     own: PeerId

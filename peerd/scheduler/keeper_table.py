@@ -45,14 +45,16 @@ class KeeperTable:
         self._dead: OrderedDict[PeerId, float] = OrderedDict()
         self._lost_at: OrderedDict[PeerId, float] = OrderedDict()
         self._late_at: OrderedDict[PeerId, float] = OrderedDict()
+        self._called_at = -inf
         self.begun = 0
         self._due: list[tuple[float, TaskId]] = []
         self._out: list[Order] = []
 
     def deadline(self) -> float:
         """When `expire` wants to be called; inf for not at all."""
-        if self._out:
-            return -inf
+        return -inf if self._out else self._next_due()
+
+    def _next_due(self) -> float:
         while self._due:
             at, task = self._due[0]
             seat = self._seats.get(task)

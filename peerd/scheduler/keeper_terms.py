@@ -158,6 +158,18 @@ def _pause(
     kept.say(now, f"grants nothing yet: {len(kept.awaiting)} members are to register again")
 
 
+def ask_again(kept: Kept, rivals: Collection[PeerId], now: float) -> None:
+    """Grant nothing until these had the time to say that they keep it meanwhile; what members have
+    to say of their leases may lie in the sockets since, so that none runs out before."""
+    kept.awaiting.update(rivals)
+    until = max(now + kept.config.probe_wait_s, kept.timers.get(Timer.PAUSE, 0.0))
+    kept.timers[Timer.PAUSE] = until
+    for lease in kept.book.leases.values():
+        lease.expires_at = max(lease.expires_at, until)
+    for peer in rivals:
+        kept.send(peer, Probe(kept.task))
+
+
 def withhold(seat: Seat, kept: Kept) -> None:
     """The former keeper died just now, or left it to this peer, and told what it granted: that
     waits for those who are to register, and what it granted next and could not tell; the rest does

@@ -178,6 +178,43 @@ def test_who_is_asked_for_an_answer_and_gets_late_is_not_waited_for() -> None:
     assert desk.core.tasks_kept() == [desk.task]
 
 
+def stood_still(desk: Desk, seconds: float) -> None:
+    """Nothing ran in between, and the first thing that it hears is its own peer, done reading."""
+    desk.now = desk.core.deadline() + seconds
+    desk.hear(desk.own, m.LeaseAsk(desk.task, 1, 8))
+
+
+def test_a_keeper_that_stood_still_grants_nothing_before_others_could_say_that_they_keep_it() -> (
+    None
+):
+    desk = keeping()
+    granted = len(desk.to(desk.own, m.LeaseGrant))
+    probed = [len(desk.to(number, m.Probe)) for number in desk.order]
+    stood_still(desk, 3.0)
+    desk.ask(desk.own, 8)
+    now_probed = [len(desk.to(number, m.Probe)) for number in desk.order]
+    assert [n - k for n, k in zip(now_probed, probed, strict=True)] == [0, 1, 1, 0, 0], "once"
+    _, second, third, *_ = desk.order
+    desk.hear(third, state(desk))
+    desk.later(0.1)
+    assert len(desk.to(desk.own, m.LeaseGrant)) == granted
+    desk.hear(second, state(desk, term=2, keeping=True, members=desk.order))
+    assert handed_over(desk, second)
+    assert not desk.core.tasks_kept()
+
+
+@pytest.mark.parametrize(("seconds", "pauses"), [(1.0, False), (3.0, True)])
+def test_it_goes_on_where_nobody_took_it(seconds: float, pauses: bool) -> None:
+    desk = keeping()
+    granted = len(desk.to(desk.own, m.LeaseGrant))
+    stood_still(desk, seconds)
+    assert (len(desk.to(desk.own, m.LeaseGrant)) == granted) == pauses
+    for number in desk.order[1:3]:
+        desk.undelivered(number)
+    desk.later(0.1)
+    assert len(desk.to(desk.own, m.LeaseGrant)) > granted, "those that are gone keep nothing"
+
+
 @pytest.mark.parametrize(
     ("came", "theirs", "term", "stays"),
     [(0, 3, 1, False), (1, 3, 1, False), (2, 3, 1, True), (2, 3, 2, False), (3, 1, 2, True)],

@@ -202,13 +202,9 @@ async def origin_to_one(lab: Lab) -> None:
     await lab.progress(0.25)
     one = lab.rng.choice(lab.peers)
     others = [peer for peer in lab.peers if peer is not one]
-    before = await lab.origin.sent()
-    held = {peer.name: peer.pieces() for peer in others}
+    for peer in others:  # What is on its way to those that are cut off never arrives.
+        await lab.forgive_in_flight(peer)
     lab.cut_origin_off(others)
-    # What was on its way to those that are cut off never arrived.
-    for peer in others:
-        own = sum(size for size, read in held[peer.name].values() if read)
-        lab.lost_bytes[peer.name] = max(0, before.by_address.get(peer.address, 0) - own)
 
 
 async def slow(lab: Lab) -> None:
@@ -224,6 +220,7 @@ async def slow_keeper(lab: Lab) -> None:
 async def _slowed(lab: Lab, peer: Peer) -> None:
     lab.hurt.add(peer.name)
     lab.rate(peer, lab.shape.rate_bit_s // 100)
+    await lab.forgive(peer)
     await lab.until(lab.over)
     lab.rate(peer, lab.shape.rate_bit_s)
 

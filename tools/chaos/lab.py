@@ -73,9 +73,9 @@ class Lab:
         self.hurt: set[str] = set()
         """Who was killed, stopped, starved or cut off: not judged by time, and asked again."""
         self.lost_bytes: dict[str, int] = {}
-        """What the origin sent to a peer that killed or lied, and nobody else can have."""
+        """What the origin sent to a peer that was hit or lied, and nobody else can have."""
         self.alone_bytes = 0
-        """What was held by those that were killed, when they were, and by nobody alive."""
+        """What was held by those that were hit, when they were, and by nobody else alive."""
         self.findings: list[Finding] = []
         self.asked: dict[str, Asked] = {}
         self.asked_at = self.machine_busy = 0.0
@@ -131,13 +131,22 @@ class Lab:
         """kill -9; what it alone held is found out, and forgiven."""
         self.hurt.add(peer.name)
         peer.kill()
-        held = peer.pieces()
-        others: set[int] = set().union(*(other.pieces() for other in self.alive()))
-        self.alone_bytes += sum(size for index, (size, _) in held.items() if index not in others)
-        sent = (await self.origin.sent()).by_address.get(peer.address, 0)
-        # In flight when it died: read, and not acknowledged.
-        self.lost_bytes[peer.name] = max(0, sent - sum(size for size, own in held.values() if own))
+        await self.forgive(peer)
         self.tell()
+
+    async def forgive(self, peer: Peer) -> None:
+        """What it alone holds, and what is on its way to it: the others have to have it again."""
+        held = peer.pieces()
+        others = [other for other in self.alive() if other is not peer]
+        elsewhere: set[int] = set().union(*(other.pieces() for other in others))
+        self.alone_bytes += sum(size for index, (size, _) in held.items() if index not in elsewhere)
+        await self.forgive_in_flight(peer)
+
+    async def forgive_in_flight(self, peer: Peer) -> None:
+        """What the origin has sent to it, and its journal does not have."""
+        sent_bytes = (await self.origin.sent()).by_address.get(peer.address, 0)
+        own_bytes = sum(size for size, own in peer.pieces().values() if own)
+        self.lost_bytes[peer.name] = max(0, sent_bytes - own_bytes)
 
     async def restart(self, peer: Peer) -> None:
         peer.start()
@@ -145,10 +154,13 @@ class Lab:
         self.tell()
 
     async def stopped(self, peer: Peer, seconds: float) -> None:
-        """SIGSTOP, then SIGCONT."""
+        """SIGSTOP, then SIGCONT; meanwhile it is as good as dead, and is forgiven the same."""
         self.hurt.add(peer.name)
         peer.stop()
+        await self.forgive(peer)
         await trio.sleep(seconds)
+        # Until here the kernel took what the origin went on sending to it.
+        await self.forgive_in_flight(peer)
         peer.cont()
 
     def partition(self, *groups: Sequence[Peer]) -> None:
