@@ -6,8 +6,8 @@ term, or not from above, is not passed on; what goes one way never goes back whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from typing import Final, Protocol, TypeVar
@@ -25,6 +25,7 @@ from peerd.link.scheduler_messages import (
 from peerd.scheduler.advisor import Advisor
 from peerd.scheduler.contacts import standbys_of
 from peerd.scheduler.election import Elector
+from peerd.scheduler.evaluator import WORDS
 from peerd.scheduler.following import Follower
 from peerd.scheduler.ports import Group
 from peerd.scheduler.reporting import Facts, Relay, Reporter, batches
@@ -44,8 +45,9 @@ come as their peers report again, within five seconds."""
 class PeerAdvice:
     """Advice for this peer, of one task: who leads with which term, until when it is good.
 
-    To who downloads or serves it: its place among this peer's tasks, and parents to try, the best
-    first. To its keeper: see AdvisedKeeper.
+    To who downloads or serves it: its place among this peer's tasks; parents to try, the best
+    first, and why each; who is to be sent first what is read here; and how many pieces to have in
+    hand at once (0: as is found best). To its keeper: see AdvisedKeeper.
     """
 
     task: TaskId
@@ -54,6 +56,9 @@ class PeerAdvice:
     until: float
     place: int = 0
     parents: tuple[RosterPeer, ...] = ()
+    why: Mapping[PeerId, str] = field(default_factory=dict)
+    first: tuple[RosterPeer, ...] = ()
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +290,21 @@ class Advising:
         leader = self._seat.core.leader(now)
         if leader is None:
             return
-        members = (self._members.member(peer) for peer in advised.parents)
-        parents = tuple(
+        parents = self._named(parent.peer for parent in advised.parents)
+        why = {x.peer: WORDS[x.why] for x in advised.parents if x.why in WORDS}
+        until = now + min(for_s, ADVICE_MAX_S)
+        self.on_advice(
+            PeerAdvice(
+                advised.task, leader, term, until, advised.place, parents, why,
+                self._named(advised.first), advised.slots,
+            )
+        )  # fmt: skip
+
+    def _named(self, peers: Iterable[PeerId]) -> tuple[RosterPeer, ...]:
+        """Those of them that are members, and somebody else."""
+        members = (self._members.member(peer) for peer in peers)
+        return tuple(
             RosterPeer(each.peer, each.link_addresses[:8], each.zone, 1, False, each.seed)
             for each in members
             if each is not None and each.peer != self._own
         )
-        until = now + min(for_s, ADVICE_MAX_S)
-        self.on_advice(PeerAdvice(advised.task, leader, term, until, advised.place, parents))

@@ -19,9 +19,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import PARENTS_MAX, Advised, AdvisedKeeper
+from peerd.link.scheduler_messages import PARENTS_MAX, Advised, AdvisedKeeper, AdvisedParent
+from peerd.scheduler import advisor_uplinks as uplinks
 from peerd.scheduler.advisor_readers import advise_keepers
-from peerd.scheduler.evaluator import Candidate, Child, Evaluator, evaluate
+from peerd.scheduler.evaluator import Candidate, Child, Evaluator, Why, evaluate, reasons
 from peerd.scheduler.topology import InSwarm, PeerSeen, Topology
 
 if TYPE_CHECKING:
@@ -109,15 +110,13 @@ class Advisor:
             if said is None or not (said.wants or len(seen.peers[peer].swarms) > 1):
                 self._in_line.discard((task, peer))
                 continue
-            parents: tuple[PeerId, ...] = ()
-            if said.wants and said.progress < 1.0:
-                parents = self.parents(seen, task, peer, said)
-            place = self._place(seen, task, peer, now)
+            advised = self.decide(seen, task, peer, said, now)
+            parents = advised.parents
             seldom = parents or not said.wants
             again_s = self.config.every_s if seldom else self.config.none_s
             heappush(self._again, (now + again_s, task, peer))
             if parents or len(seen.peers[peer].swarms) > 1:
-                found.append(Advised(peer, task, place, parents))
+                found.append(advised)
         if self.decisions > before:
             self._made.append((now, self.decisions - before))
         return found
@@ -160,21 +159,38 @@ class Advisor:
         """Decisions a second, lately."""
         return sum(count for at, count in self._made if now - at < RATE_S) / RATE_S
 
-    def parents(
-        self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm
-    ) -> tuple[PeerId, ...]:
-        """One decision: the best of a sample, the best first."""
+    def decide(
+        self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm, now: float
+    ) -> Advised:
+        """One decision; it names nobody to who has all."""
+        place = self._place(seen, task, peer, now)
+        slots = uplinks.slots(seen, peer, said.piece_bytes)
+        if not said.wants or said.progress >= 1.0:
+            return Advised(peer, task, place, (), (), slots)
         self.decisions += 1
         zone = seen.peers[peer].zone
-        shares = seen.shares(zone)
-        swarm, peers = seen.tasks[task], seen.peers
+        some = seen.sample(task, zone, self.config.sample, self._rng)
+        parents = self._parents(seen, task, Child(peer, zone, said.progress), some)
+        return Advised(
+            peer, task, place, parents, uplinks.first_children(seen, task, peer, some), slots
+        )
+
+    def _parents(
+        self, seen: Topology, task: TaskId, child: Child, some: Sequence[PeerId]
+    ) -> tuple[AdvisedParent, ...]:
+        """The best of a sample, the best first."""
+        shares, swarm, peers = seen.shares(child.zone), seen.tasks[task], seen.peers
         candidates = [
             _candidate(each, peers[each], swarm[each], shares)
-            for each in seen.sample(task, zone, self.config.sample, self._rng)
-            if each != peer
+            for each in some
+            if each != child.peer
         ]
-        scores = self._evaluate(Child(peer, zone, said.progress), candidates)
-        return _best(candidates, scores)
+        places = _best(self._evaluate(child, candidates), len(candidates))
+        why = reasons(child, candidates) if candidates and self._evaluate is evaluate else None
+        return tuple(
+            AdvisedParent(candidates[place].peer, Why.SCORE if why is None else why[place])
+            for place in places
+        )
 
 
 def _urgency(seen: Topology, task: TaskId) -> tuple[int, int]:
@@ -194,9 +210,8 @@ def _candidate(peer: PeerId, at: PeerSeen, said: InSwarm, shares: Mapping[str, f
     )  # fmt: skip
 
 
-def _best(candidates: Sequence[Candidate], scores: Sequence[float]) -> tuple[PeerId, ...]:
-    """Those with a score of 0 or more; a replaced evaluator may give too few scores, or none."""
-    ranked = sorted(
-        (-score, place) for place, score in enumerate(scores[: len(candidates)]) if score >= 0
-    )
-    return tuple(candidates[place].peer for _, place in ranked[:PARENTS_MAX])
+def _best(scores: Sequence[float], count: int) -> list[int]:
+    """The places of those with a score of 0 or more; a replaced evaluator may give too few scores,
+    or none."""
+    ranked = sorted((-score, place) for place, score in enumerate(scores[:count]) if score >= 0)
+    return [place for _, place in ranked[:PARENTS_MAX]]

@@ -7,11 +7,11 @@ the first task in order that reads an origin is left as many readers as its keep
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from statistics import mean
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import READERS_MAX, AdvisedKeeper
+from peerd.scheduler.advisor_uplinks import FAR_LESS, rooms
 from peerd.scheduler.topology import Topology
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT_MAX: Final = 256
 """Members of a swarm that one decision looks at: four times those that stand at a keeper."""
-FAR_LESS: Final = 4
-"""Who can send so many times less than most of what is sent comes last: what it reads comes to the
-others later than if one of them had read it as well. Guess."""
 OTHERS_MIN: Final = 2
 """One alone would be all that a swarm depends on."""
 READERS_BEHIND: Final = 2
@@ -40,33 +37,12 @@ def last_readers(seen: Topology, task: TaskId, rng: Random, *, new: bool) -> tup
         some = list(dict.fromkeys([*some, *seen.uplinks]))
     if len(some) > LOOKED_AT_MAX:
         some = rng.sample(some, LOOKED_AT_MAX)
-    full, most = _rooms(seen, some)
-    if not full:
-        return ()
-    # Of whom it is not known how slow they are: at least as good as what they sent, or the others.
-    hoped = {peer: max(mean(full.values()), most[peer]) for peer in some if peer not in full}
-    rooms = [*full.values(), *hoped.values()]
-    typical = sum(room * room for room in rooms) / sum(rooms)  # Of the byte, not of the peer.
-    last = sorted((room, peer) for peer, room in full.items() if FAR_LESS * room < typical)
+    room = rooms(seen, some)
+    typical = room.typical()
+    last = sorted((each, peer) for peer, each in room.full.items() if FAR_LESS * each < typical)
     if len(some) - len(last) < OTHERS_MIN:
         return ()
     return tuple(peer for _, peer in last[:READERS_MAX])
-
-
-def _rooms(
-    seen: Topology, peers: Sequence[PeerId]
-) -> tuple[dict[PeerId, float], dict[PeerId, float]]:
-    """What each can send for one swarm, its uplink shared by all its swarms, where that was seen;
-    and what each did send at most."""
-    full: dict[PeerId, float] = {}
-    most: dict[PeerId, float] = {}
-    for peer in peers:
-        asked, sent = seen.uplinks.get(peer, (0, 0))
-        swarms = max(1, len(seen.peers[peer].swarms)) if peer in seen.peers else 1
-        most[peer] = sent / swarms
-        if asked:
-            full[peer] = asked / swarms
-    return full, most
 
 
 def advise_keepers(

@@ -8,7 +8,8 @@ left out); what we know beyond it is measured: what crosses a border, and who ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
@@ -54,13 +55,50 @@ Evaluator = Callable[[Child, Sequence[Candidate]], Sequence[float]]
 """One score for each candidate, the greater the better."""
 
 
+class Why(IntEnum):
+    """What makes one a better parent than the others that were looked at; also on the wire."""
+
+    SCORE = 0
+    IDLE = 1
+    NEAR = 2
+    AHEAD = 3
+    EXCHANGE = 4
+    SEED = 5
+
+
+PARTS: Final = (Why.IDLE, Why.NEAR, Why.AHEAD, Why.EXCHANGE, Why.SEED)
+
+WORDS: Final[Mapping[int, str]] = {
+    Why.SCORE: "its evaluator put it there",
+    Why.IDLE: "it has room to spare",
+    Why.NEAR: "it is near",
+    Why.AHEAD: "it has what is lacked here",
+    Why.EXCHANGE: "each has what the other lacks",
+    Why.SEED: "it is a seed peer",
+}
+
+
 def evaluate(child: Child, candidates: Sequence[Candidate]) -> list[float]:
-    return [_score(child, each) for each in candidates]
+    return [BAD if _is_bad(each) else sum(_parts(child, each)) for each in candidates]
 
 
-def _score(child: Child, each: Candidate) -> float:
-    if each.progress <= 0.0 or (each.children >= CHILDREN_FULL and each.load_percent >= 90):
-        return BAD
+def reasons(child: Child, candidates: Sequence[Candidate]) -> list[Why]:
+    """Of each what most sets it apart from all of these together, as `evaluate` weighs it."""
+    parts = [_parts(child, each) for each in candidates]
+    means = [sum(column) / len(parts) for column in zip(*parts, strict=True)]
+    found = []
+    for each in parts:
+        apart = [(part - mean, part) for part, mean in zip(each, means, strict=True)]
+        found.append(PARTS[max(range(len(apart)), key=apart.__getitem__)])
+    return found
+
+
+def _is_bad(each: Candidate) -> bool:
+    return each.progress <= 0.0 or (each.children >= CHILDREN_FULL and each.load_percent >= 90)
+
+
+def _parts(child: Child, each: Candidate) -> tuple[float, ...]:
+    """What its score is made of, in the order of PARTS."""
     free = 1.0 - min(1.0, each.children / CHILDREN_FULL)
     idle = 1.0 - each.load_percent / 100
     ahead = max(0.0, each.progress - child.progress)
@@ -71,11 +109,11 @@ def _score(child: Child, each: Candidate) -> float:
         crosses = 0.5 if each.border is None else each.border
         near = 0.25 * (_shared(child.zone, each.zone) + crosses)
     return (
-        LOAD * (0.7 * free + 0.3 * idle)
-        + ZONE * near
-        + PIECES * ahead
-        + EXCHANGE * mutual
-        + HOST * each.seed
+        LOAD * (0.7 * free + 0.3 * idle),
+        ZONE * near,
+        PIECES * ahead,
+        EXCHANGE * mutual,
+        HOST * each.seed,
     )
 
 

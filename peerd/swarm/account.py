@@ -21,6 +21,7 @@ PARENTS_MAX: Final = 64
 FOUND_MAX: Final = 512
 """As many as a download remembers to connect to (parents.KNOWN_MAX)."""
 UNTOLD: Final = "it asked us, or another peer named it"
+ADVISED: Final = "the scheduler's leader advised it"
 WORDS_MAX: Final = 160
 DATA_MAX_BYTES: Final = 48 * 1024
 

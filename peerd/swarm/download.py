@@ -117,7 +117,8 @@ class Download(Consequences):
         return []
 
     def _advised(self, event: ev.Advised, now: float) -> list[ev.Order]:
-        self.parents.advise(event.peers, event.until)
+        self.parents.advise((*event.peers, *event.first), event.until)
+        self._first_copies.advise([child.peer for child in event.first], event.until)
         self._may_dial = True
         return []
 

@@ -37,10 +37,12 @@ class PeersNamed:
 
 @dataclass(frozen=True)
 class Advised:
-    """The scheduler's leader names parents to try first, the best first, until that time."""
+    """The scheduler's leader names parents to try first, the best first, until that time; and
+    children to be sent `first` what is read here."""
 
     peers: tuple[RosterPeer, ...]
     until: float
+    first: tuple[RosterPeer, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -191,8 +191,17 @@ class TaskMember(ABC):
         if advice.parents:
             self._decide(leader, "which parents to try first", "what it sees")
         for parent in advice.parents:
-            self.account.found(parent.peer, "the scheduler's leader advised it")
-        self.post(ev.Advised(advice.parents, advice.until))
+            why = advice.why.get(parent.peer)
+            found = account.ADVISED if why is None else f"{account.ADVISED}: {why}"
+            self.account.found(parent.peer, found)
+        if advice.first:
+            words = "whom to send first what is read here"
+            self._decide(leader, words, "their uplinks pass it on the fastest")
+        if advice.slots:
+            self._decide(
+                leader, f"{advice.slots} upload slots", "what this uplink was seen to send"
+            )
+        self.post(ev.Advised(advice.parents, advice.until, advice.first))
 
     def _decide(self, by: str, what: str, why: str) -> None:
         self.account.decided(by, what, why, trio.current_time())

@@ -103,6 +103,10 @@ class Serving:
         """Of contents that are asked for at once those with a lower place go first, until then."""
         self._turns.order(places, until)
 
+    def limit(self, slots: int, until: float) -> None:
+        """No more than so many pieces in hand for all children until then; 0: as is found best."""
+        self._turns.limit(slots, until)
+
     def sent(self, version: VersionId, index: PieceIndex) -> bool:
         """Whether somebody was sent that piece, or is (of the last that were)."""
         return (version, index) in self._turns.spread

@@ -84,6 +84,7 @@ class Turns:
         self._read_here = read_here
         self._places: dict[VersionId, int] = {}
         self._places_until = -inf
+        self._slots, self._slots_until = 0, -inf
         self._taken = 0
         self._busy_s, self._looked_at, self._was_busy = 0.0, -inf, False
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
@@ -98,6 +99,15 @@ class Turns:
     def order(self, places: dict[VersionId, int], until: float) -> None:
         """Of contents that are asked for at once those with a lower place go first, until then."""
         self._places, self._places_until = places, until
+
+    def limit(self, slots: int, until: float) -> None:
+        """No more than so many in hand until then, for the uplink was seen to be slow; 0: as many
+        as is found out here."""
+        self._slots, self._slots_until = slots, until
+
+    def _slots_now(self, now: float) -> int:
+        limited = self._slots and now < self._slots_until
+        return min(self.hands, self._slots) if limited else self.hands
 
     def busy_s(self, now: float) -> float:
         """For how long, from the start, several children were served at once: then it is this
@@ -139,7 +149,7 @@ class Turns:
     def next(self, now: float) -> tuple[PeerId, Item] | None:
         """What to take in hand now; None while there are enough, or nothing waits."""
         stuck = self._added(now)
-        if self._counted(now) >= self.hands + stuck:
+        if self._counted(now) >= self._slots_now(now) + stuck:
             return None
         others = any(each.waiting and not each.in_hand for each in self.children.values())
         most = 1 if stuck and others else SENDS_AT_ONCE

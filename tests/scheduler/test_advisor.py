@@ -10,7 +10,16 @@ import pytest
 from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import Report, SwarmReport, ZoneReport
 from peerd.scheduler.advisor import Advisor, AdvisorConfig
-from peerd.scheduler.evaluator import BAD, Candidate, Child, Evaluator, evaluate
+from peerd.scheduler.evaluator import (
+    BAD,
+    WORDS,
+    Candidate,
+    Child,
+    Evaluator,
+    Why,
+    evaluate,
+    reasons,
+)
 from peerd.scheduler.topology import Topology
 
 TASK = TaskId("ab" * 32)
@@ -53,6 +62,27 @@ def test_who_has_nothing_or_no_place_left_is_none() -> None:
     assert scores[0] == BAD
 
 
+@pytest.mark.parametrize(
+    ("apart", "why"),
+    [
+        ({"children": 0, "load_percent": 0}, Why.IDLE),
+        ({"zone": "eu/fra"}, Why.NEAR),
+        ({"progress": 1.0}, Why.AHEAD),
+        ({"progress": 0.2}, Why.EXCHANGE),
+        ({"seed": True}, Why.SEED),
+    ],
+)
+def test_the_reason_is_what_sets_it_apart_from_the_others(
+    apart: dict[str, object], why: Why
+) -> None:
+    usual: dict[str, object] = {"zone": "eu/ams", "progress": 0.6, "children": 8, "wants": True}
+    if why is Why.AHEAD:
+        usual["wants"] = False
+    others = [candidate(**usual) for _ in range(5)]
+    assert reasons(CHILD, [*others, candidate(**(usual | apart))])[-1] is why
+    assert set(WORDS) == set(Why)
+
+
 def report(name: str, *, held: int = 50, wants: bool = True, children: int = 0) -> Report:
     swarm = SwarmReport(TASK, 100, 1 << 18, held, wants, True, 6, 1_000)
     return Report(PeerId(name), 10, 0, 0, 0, children, (swarm,), (), (), ())
@@ -73,7 +103,8 @@ class Desk:
             self.advisor.noticed(TASK, said.peer)
 
     def advised(self) -> dict[PeerId, tuple[PeerId, ...]]:
-        return {each.peer: each.parents for each in self.advisor.advise(self.seen, self.now)}
+        found = self.advisor.advise(self.seen, self.now)
+        return {each.peer: tuple(parent.peer for parent in each.parents) for each in found}
 
 
 def test_all_who_want_it_are_advised_and_nobody_is_named_to_itself() -> None:

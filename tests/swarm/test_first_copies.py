@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from peerd.ids import PeerId, PieceIndex
-from peerd.link.messages import LeaseInfo, LeaseKind
+from peerd.link.messages import LeaseInfo, LeaseKind, RosterPeer
 from peerd.pieces import PieceSet
 from peerd.swarm import events as ev
 from peerd.swarm.download import Download
@@ -37,6 +37,28 @@ def test_of_several_pieces_that_nobody_has_each_is_told_to_another_child() -> No
     assert read(core, 0).to == (), "the only one: the uplink has nothing else to send"
     firsts = [read(core, index).to for index in (1, 2, 3)]
     assert sorted(firsts) == [(ANN,), (BOB,), (CIA,)]
+
+
+def advised(peer: PeerId, until: float) -> ev.Advised:
+    return ev.Advised((), until, (RosterPeer(peer, ("10.0.0.1:1",), "", 0, False, False),))
+
+
+def test_who_was_advised_is_told_of_two_more_before_the_others() -> None:
+    core = reading(8, ANN, BOB, CIA)
+    read(core, 0)
+    core.handle(advised(BOB, until=10.0), 0.0)
+    firsts = [read(core, index).to for index in range(1, 6)]
+    assert firsts[:2] == [(BOB,), (BOB,)]
+    assert {(ANN,), (CIA,)} < set(firsts[2:]), "it is no more than an order"
+
+
+def test_advice_that_is_too_old_or_names_a_stranger_changes_nothing() -> None:
+    for word in (advised(BOB, until=0.5), advised(PeerId("stranger"), until=10.0)):
+        core = reading(8, ANN, BOB, CIA)
+        read(core, 0)
+        core.handle(word, 0.0)
+        firsts = [read(core, index, 1.0).to for index in (1, 2, 3)]
+        assert sorted(firsts) == [(ANN,), (BOB,), (CIA,)]
 
 
 def test_all_are_told_as_soon_as_anybody_has_it() -> None:

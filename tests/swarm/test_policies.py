@@ -324,6 +324,18 @@ def test_of_several_contents_three_pieces_of_four_are_of_the_first_in_order() ->
     assert turn[1][0] == later, "nothing waits for who does not ask"
 
 
+def test_a_slow_uplink_has_few_in_hand_while_that_was_advised() -> None:
+    turns = Turns()
+    turns.limit(2, until=10.0)
+    for number in range(6):
+        turns.asked(child(number), [(VERSION, number)], 20)
+    taken = [turns.next(0.0) for _ in range(6)]
+    assert sum(turn is not None for turn in taken) == 2
+    assert turns.next(10.0) is not None, "what was said counts no more"
+    turns.limit(0, until=20.0)
+    assert turns.next(10.1) is not None, "as many as it finds best"
+
+
 def test_a_piece_that_was_broken_off_is_fresh_again() -> None:
     turns = Turns()
     turns.asked(child(0), [(VERSION, 5)], 0)

@@ -145,8 +145,7 @@ def _p99(leader: Leader, now: float) -> float:
         leader.hear(data, now)
         for task in group.swarms[peer]:
             said = leader.seen.tasks[task][peer]
-            parents = leader.advisor.parents(leader.seen, task, peer, said)
-            _encoded([Advised(peer, task, 0, parents)])
+            _encoded([leader.advisor.decide(leader.seen, task, peer, said, now)])
         took.append(time.perf_counter() - began)
     return statistics.quantiles(took, n=100)[98]
 

@@ -23,6 +23,8 @@ STOPPED_S: Final = 20.0
 LED_AGAIN_S: Final = 20.0
 ELECTED_S: Final = 4.0
 """A new leader leads within so long (docs/acceptance.md), and all follow it."""
+SIDE_LED_S: Final = 6.0
+"""A lease lives three seconds; links to the other side fall silent meanwhile (simulated: 5.25)."""
 FAULTY_S: Final = 3.0
 """How long an origin goes on failing."""
 OVERLAY_WITHIN_S: Final = 5.0
@@ -78,12 +80,35 @@ async def leader(lab: Lab) -> None:
     await lab.progress(0.5)
     victim = await _leader(lab)
     await lab.kill(victim)
-    took_s = await lab.led_again(victim, LED_AGAIN_S)
+    took_s = await lab.led(LED_AGAIN_S, not_by=victim)
     lab.findings.append(
         Finding("another leads", f"{took_s:.1f} s", f"≤ {ELECTED_S:g} s", took_s <= ELECTED_S)
     )
     await lab.until(lab.over)
     await lab.restart(victim)
+
+
+async def leader_apart(lab: Lab) -> None:
+    """Each side elects its own; of the two one stays."""
+    await lab.progress(SPLIT_AT)
+    sides = _sides(lab, 2)
+    lab.partition(*sides)
+    took_s: list[float] = []
+
+    async def wait(side: list[Peer]) -> None:
+        took_s.append(await lab.led(LED_AGAIN_S, side))
+
+    async with trio.open_nursery() as electing:
+        for side in sides:
+            electing.start_soon(wait, side)
+    words, limit = ", ".join(f"{each:.1f} s" for each in took_s), f"≤ {SIDE_LED_S:g} s"
+    lab.findings.append(Finding("each side led", words, limit, max(took_s) <= SIDE_LED_S))
+    await lab.progress(HEALED_AT)
+    lab.heal()
+    healed_s = await lab.led(LED_AGAIN_S)
+    limit = f"≤ {OVERLAY_WITHIN_S:g} s"
+    ok = healed_s <= OVERLAY_WITHIN_S
+    lab.findings.append(Finding("one leader again", f"{healed_s:.1f} s", limit, ok))
 
 
 async def leader_stopped(lab: Lab) -> None:
@@ -141,8 +166,7 @@ async def three_sides(lab: Lab) -> None:
 
 async def _partition(lab: Lab, count: int) -> None:
     await lab.progress(SPLIT_AT)
-    order = lab.rng.sample(lab.peers, len(lab.peers))
-    sides = [order[number::count] for number in range(count)]
+    sides = _sides(lab, count)
     lab.partition(*sides)
     async with trio.open_nursery() as learning:
         # Something that only this side has, to see later when the others know of it.
@@ -163,6 +187,11 @@ async def _partition(lab: Lab, count: int) -> None:
     await lab.until(lab.over)
     again = sum([await _wasted(lab, peer) for peer in lab.peers]) - sum(wasted)
     lab.findings.append(Finding("twice after the heal", f"{again} bytes", "0", again == 0))
+
+
+def _sides(lab: Lab, count: int) -> list[list[Peer]]:
+    order = lab.rng.sample(lab.peers, len(lab.peers))
+    return [order[number::count] for number in range(count)]
 
 
 async def _all_know(lab: Lab, sides: list[list[Peer]], healed_at: float) -> None:

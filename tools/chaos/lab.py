@@ -109,18 +109,22 @@ class Lab:
                 return asked.task
         raise Spoiled("nobody knows the task yet")
 
-    async def leader(self) -> Peer | None:
-        """Whom all that are alive follow as the scheduler's leader; None: nobody, or several."""
-        told = {(await peer.status())["leader"] for peer in self.alive()}
-        by_id = {peer.peer_id: peer for peer in self.alive()}
+    async def leader(self, among: Sequence[Peer] | None = None) -> Peer | None:
+        """Which of these, or of all that are alive, they all follow as the scheduler's leader;
+        None: nobody, several, or one of the others."""
+        asked = self.alive() if among is None else among
+        told = {(await peer.status())["leader"] for peer in asked}
+        by_id = {peer.peer_id: peer for peer in asked}
         return by_id.get(told.pop()) if len(told) == 1 else None
 
-    async def led_again(self, before: Peer, within_s: float) -> float:
-        """Waits until all follow another leader; how long it took. inf: longer than that."""
+    async def led(
+        self, within_s: float, among: Sequence[Peer] | None = None, *, not_by: Peer | None = None
+    ) -> float:
+        """Waits until they have one leader; how long it took. inf: longer than that."""
         began = trio.current_time()
         with trio.move_on_after(within_s):
             while True:
-                if await self.leader() not in (None, before):
+                if await self.leader(among) not in (None, not_by):
                     return trio.current_time() - began
                 await trio.sleep(POLL_S)
         return float("inf")

@@ -21,7 +21,14 @@ import trio
 from peerd.daemon import wiring
 from peerd.daemon.__main__ import main
 from peerd.ids import PeerId
-from peerd.link.scheduler_messages import Advice, AdvisedKeeper
+from peerd.link.scheduler_messages import (
+    FIRST_MAX,
+    SLOTS_MAX,
+    Advice,
+    Advised,
+    AdvisedKeeper,
+    AdvisedParent,
+)
 from peerd.link.service import LinkService
 from peerd.scheduler import advisor
 from peerd.scheduler.advisor import Advisor
@@ -85,13 +92,14 @@ def rubbish() -> None:
     def nobody() -> PeerId:
         return SigningKey(rng.randbytes(32)).peer_id
 
-    def parents(self: Any, seen: Topology, task: Any, peer: Any, said: Any) -> tuple[PeerId, ...]:
+    def decide(self: Any, seen: Topology, task: Any, peer: Any, said: Any, now: Any) -> Advised:
         self.decisions += 1
         known = [each for each in seen.peers if each != peer]
-        return (nobody(), *rng.sample(known, min(len(known), 2)), nobody())
-
-    def place(self: Any, seen: Any, task: Any, peer: Any, now: Any) -> int:
-        return rng.randrange(1 << 16)
+        some = [nobody(), *rng.sample(known, min(len(known), 2)), nobody()]
+        parents = tuple(AdvisedParent(each, rng.randrange(1 << 7)) for each in some)
+        first = tuple(rng.sample([*known, nobody()], min(len(known), FIRST_MAX)))
+        place, slots = rng.randrange(1 << 16), rng.randrange(SLOTS_MAX + 1)
+        return Advised(peer, task, place, parents, first, slots)
 
     def readers(seen: Topology, tasks: Any, order: Any, rng_: Any) -> list[AdvisedKeeper]:
         everybody = list(seen.peers)
@@ -103,8 +111,7 @@ def rubbish() -> None:
             for task in tasks
         ]  # fmt: skip
 
-    Advisor.parents = parents  # type: ignore[method-assign]
-    Advisor._place = place  # type: ignore[method-assign]
+    Advisor.decide = decide  # type: ignore[method-assign]
     advisor.advise_keepers = readers  # type: ignore[assignment,attr-defined]
 
 

@@ -197,6 +197,13 @@ SCENARIOS: Final = (
         schedulers=3,
     ),
     Scenario(
+        "leader-apart",
+        "splits the peers into two from 15 % to 75 %; both sides have peers that may lead",
+        Limits(copies_max=2 * 1.02),
+        disturb.leader_apart,
+        schedulers=4,
+    ),
+    Scenario(
         "leader-rubbish",
         "the only leader advises what it draws by chance, and peers that there are not",
         # It costs time, and nothing else: one or two readers take twice the bound (design.md, 4.4).

@@ -91,12 +91,13 @@ class Costs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Task(Struct, frozen=True, forbid_unknown_fields=True):
-    """One of several contents: those of a `share` of the peers, by chance, want it `at_s` after
-    they arrived."""
+    """One of several contents, or `times` that are alike: those of a `share` of the peers, by
+    chance, want it `at_s` after they arrived."""
 
     size: str = "64MiB"
     at_s: Seconds = 0.0
     share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    times: Annotated[int, Meta(ge=1, le=1_000)] = 1
     priority: Annotated[int, Meta(ge=1, le=6)] = 6
 
     @property
@@ -147,7 +148,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def all_tasks(self) -> list[Task]:
-        return self.tasks or [Task(self.size)]
+        tasks = self.tasks or [Task(self.size)]
+        return [task for task in tasks for _ in range(task.times)]
 
 
 def names() -> list[str]:

@@ -97,9 +97,10 @@ class Scheduler:
             {x.version_id: places[x.task] for x in self._world.contents if x.task in places},
             advice.until,
         )
+        self._peer.serving.limit(advice.slots, advice.until)
         for copy in self._peer.copies:
             if copy.content.task == advice.task and copy.going is not None:
-                copy.going.post(ev.Advised(advice.parents, advice.until))
+                copy.going.post(ev.Advised(advice.parents, advice.until, advice.first))
 
     # --- what it tells of itself
 

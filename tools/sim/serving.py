@@ -86,6 +86,9 @@ class Serving:
     def order(self, places: dict[VersionId, int], until: float) -> None:
         self._turns.order(places, until)
 
+    def limit(self, slots: int, until: float) -> None:
+        self._turns.limit(slots, until)
+
     def sends_to(self, peer: PeerId) -> bool:
         """Whether anything is in hand for it."""
         return bool(self._sending.get(peer))
