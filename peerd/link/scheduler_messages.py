@@ -34,8 +34,6 @@ PARENTS_MAX: Final = 8
 """Half of what a peer dials for (swarm/parents.py): the other half it finds by itself."""
 FIRST_MAX: Final = 4
 """Children that are sent first what was read. Guess: some pieces have their first copy at once."""
-SLOTS_MAX: Final = 8
-"""Pieces in hand for all children at most (turns.HANDS_MAX)."""
 ADVISED_MAX: Final = 64
 
 PRIORITY_MAX: Final = 6
@@ -156,8 +154,7 @@ class Advised(LinkMessage, frozen=True):
     """For `peer`, of one swarm: parents to try, the best first; and where it stands in the order
     of the swarms that this peer is in: pieces of place 0 are sent first.
 
-    `first`: who is to be sent first what it reads from the origin; `slots`: pieces that it has in
-    hand for all its children at once (0: as many as it finds best).
+    `first`: who is to be sent first what it reads from the origin.
     """
 
     peer: WirePeerId
@@ -165,7 +162,6 @@ class Advised(LinkMessage, frozen=True):
     place: Annotated[int, Meta(ge=0, lt=1 << 16)]
     parents: Annotated[tuple[AdvisedParent, ...], Meta(max_length=PARENTS_MAX)]
     first: Annotated[tuple[WirePeerId, ...], Meta(max_length=FIRST_MAX)]
-    slots: Annotated[int, Meta(ge=0, le=SLOTS_MAX)]
 
 
 class AdvisedKeeper(LinkMessage, frozen=True):

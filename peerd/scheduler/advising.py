@@ -46,8 +46,8 @@ class PeerAdvice:
     """Advice for this peer, of one task: who leads with which term, until when it is good.
 
     To who downloads or serves it: its place among this peer's tasks; parents to try, the best
-    first, and why each; who is to be sent first what is read here; and how many pieces to have in
-    hand at once (0: as is found best). To its keeper: see AdvisedKeeper.
+    first, and why each; and who is to be sent first what is read here. To its keeper: see
+    AdvisedKeeper.
     """
 
     task: TaskId
@@ -58,7 +58,6 @@ class PeerAdvice:
     parents: tuple[RosterPeer, ...] = ()
     why: Mapping[PeerId, str] = field(default_factory=dict)
     first: tuple[RosterPeer, ...] = ()
-    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +295,7 @@ class Advising:
         self.on_advice(
             PeerAdvice(
                 advised.task, leader, term, until, advised.place, parents, why,
-                self._named(advised.first), advised.slots,
+                self._named(advised.first),
             )
         )  # fmt: skip
 

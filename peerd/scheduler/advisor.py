@@ -164,16 +164,13 @@ class Advisor:
     ) -> Advised:
         """One decision; it names nobody to who has all."""
         place = self._place(seen, task, peer, now)
-        slots = uplinks.slots(seen, peer, said.piece_bytes)
         if not said.wants or said.progress >= 1.0:
-            return Advised(peer, task, place, (), (), slots)
+            return Advised(peer, task, place, (), ())
         self.decisions += 1
         zone = seen.peers[peer].zone
         some = seen.sample(task, zone, self.config.sample, self._rng)
         parents = self._parents(seen, task, Child(peer, zone, said.progress), some)
-        return Advised(
-            peer, task, place, parents, uplinks.first_children(seen, task, peer, some), slots
-        )
+        return Advised(peer, task, place, parents, uplinks.first_children(seen, task, peer, some))
 
     def _parents(
         self, seen: Topology, task: TaskId, child: Child, some: Sequence[PeerId]

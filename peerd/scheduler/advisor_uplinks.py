@@ -1,4 +1,4 @@
-"""What a leader makes of what uplinks were seen to do: who is fed first, and how many at once.
+"""What a leader makes of what uplinks were seen to do: what is typical, and who is fed first.
 
 Always: pure, over a picture; who was never seen busy counts as the others; where all are about
 alike nothing is advised, for then chance is as good.
@@ -17,12 +17,6 @@ from peerd.scheduler.topology import Topology
 FAR_LESS: Final = 4
 """Who can send so many times less than most of what is sent comes last: what it reads, or is told
 of first, comes to the others later than by one of them. Guess."""
-SLOT_S: Final = 0.5
-"""A piece in hand is to be whole within that time (turns.SOON_S)."""
-SLOTS_SLOW: Final = 2
-"""Of who cannot send one so soon: with four, as at the start, none is whole for long; with one, it
-would never again be seen to serve several. The others find out by themselves: few in hand leave an
-uplink idle that waits for a retransmission (turns.HANDS_MAX)."""
 
 
 class Rooms(NamedTuple):
@@ -70,9 +64,3 @@ def first_children(
         return ()
     able = [(each, x) for x, each in room.full.items() if 2 * each >= typical]
     return tuple(x for _, x in sorted(able, reverse=True)[:FIRST_MAX])
-
-
-def slots(seen: Topology, peer: PeerId, piece_bytes: int) -> int:
-    """Upload slots: pieces to have in hand at once; 0: as many as it finds best."""
-    full, _ = seen.uplinks.get(peer, (0, 0))
-    return SLOTS_SLOW if full and full * SLOT_S < piece_bytes else 0

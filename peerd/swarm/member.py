@@ -197,10 +197,6 @@ class TaskMember(ABC):
         if advice.first:
             words = "whom to send first what is read here"
             self._decide(leader, words, "their uplinks pass it on the fastest")
-        if advice.slots:
-            self._decide(
-                leader, f"{advice.slots} upload slots", "what this uplink was seen to send"
-            )
         self.post(ev.Advised(advice.parents, advice.until, advice.first))
 
     def _decide(self, by: str, what: str, why: str) -> None:

@@ -141,8 +141,8 @@ class SwarmService:
         return {**self._past, **self._runs}
 
     def advised(self, advice: PeerAdvice) -> None:
-        """The scheduler's leader says whom to try first in a task, and whose pieces to send first,
-        and how many at once: a hint."""
+        """The scheduler's leader says whom to try first in a task, whose pieces to send first, and
+        to whom what was read here: a hint."""
         now = trio.current_time()
         places = self._places.told(advice.task, advice.place, advice.until, now)
         versions = {
@@ -151,7 +151,9 @@ class SwarmService:
             for stored in self.near.store.versions(task)
         }
         self.serving.order(versions, advice.until)
-        self.serving.limit(advice.slots, advice.until)
+        first = [child.peer for child in advice.first]
+        for stored in self.near.store.versions(advice.task):
+            self.serving.feed_first(stored.info.version, first, advice.until)
         run = self._runs.get(advice.task)
         if run is not None and run.going():
             run.advised(advice)

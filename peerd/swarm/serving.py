@@ -7,6 +7,7 @@ piece is next, and all share the upload limit; a piece that is cancelled in mid-
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -103,9 +104,9 @@ class Serving:
         """Of contents that are asked for at once those with a lower place go first, until then."""
         self._turns.order(places, until)
 
-    def limit(self, slots: int, until: float) -> None:
-        """No more than so many pieces in hand for all children until then; 0: as is found best."""
-        self._turns.limit(slots, until)
+    def feed_first(self, version: VersionId, children: Iterable[PeerId], until: float) -> None:
+        """Until then these are sent what was read here before others are."""
+        self._turns.feed_first(version, children, until)
 
     def sent(self, version: VersionId, index: PieceIndex) -> bool:
         """Whether somebody was sent that piece, or is (of the last that were)."""

@@ -46,6 +46,8 @@ SPREAD_MAX: Final = 8192
 FAIR_EVERY: Final = 4
 """Each so many-th piece is of whichever content its child asked for first: none starves, however
 many come before it. Guess."""
+FED_FIRST_MAX: Final = 64
+"""Contents of which it is remembered who is fed first. Guess."""
 LOOK_MAX: Final = 16
 """Of a child's pieces so many are looked at for one that went to nobody: usual windows have fewer,
 and each piece that is sent costs a look at those of all children. Guess."""
@@ -84,7 +86,7 @@ class Turns:
         self._read_here = read_here
         self._places: dict[VersionId, int] = {}
         self._places_until = -inf
-        self._slots, self._slots_until = 0, -inf
+        self._fed_first: dict[VersionId, tuple[frozenset[PeerId], float]] = {}
         self._taken = 0
         self._busy_s, self._looked_at, self._was_busy = 0.0, -inf, False
         self.children: OrderedDict[PeerId, Child] = OrderedDict()
@@ -100,14 +102,19 @@ class Turns:
         """Of contents that are asked for at once those with a lower place go first, until then."""
         self._places, self._places_until = places, until
 
-    def limit(self, slots: int, until: float) -> None:
-        """No more than so many in hand until then, for the uplink was seen to be slow; 0: as many
-        as is found out here."""
-        self._slots, self._slots_until = slots, until
+    def feed_first(self, version: VersionId, children: Iterable[PeerId], until: float) -> None:
+        """Until then these are sent what was read here before others: they pass it on fastest."""
+        self._fed_first.pop(version, None)
+        children = frozenset(children)
+        if children:
+            self._fed_first[version] = children, until
+            while len(self._fed_first) > FED_FIRST_MAX:
+                del self._fed_first[next(iter(self._fed_first))]
 
-    def _slots_now(self, now: float) -> int:
-        limited = self._slots and now < self._slots_until
-        return min(self.hands, self._slots) if limited else self.hands
+    def _may_wait(self, peer: PeerId, version: VersionId, now: float) -> bool:
+        """Whether others are to be sent that before it, if they ask for any."""
+        children, until = self._fed_first.get(version, (frozenset(), -inf))
+        return now < until and peer not in children
 
     def busy_s(self, now: float) -> float:
         """For how long, from the start, several children were served at once: then it is this
@@ -149,7 +156,7 @@ class Turns:
     def next(self, now: float) -> tuple[PeerId, Item] | None:
         """What to take in hand now; None while there are enough, or nothing waits."""
         stuck = self._added(now)
-        if self._counted(now) >= self._slots_now(now) + stuck:
+        if self._counted(now) >= self.hands + stuck:
             return None
         others = any(each.waiting and not each.in_hand for each in self.children.values())
         most = 1 if stuck and others else SENDS_AT_ONCE
@@ -182,13 +189,15 @@ class Turns:
             if item is None:
                 continue
             passed.append((peer, child, item, rank))
-            if rank is Rank.FRESH or child.passed >= len(self.children) // 2:
+            fresh = rank is Rank.FRESH and not self._may_wait(peer, item[0], now)
+            if fresh or child.passed >= len(self.children) // 2:
                 return self._take(passed, len(passed) - 1, now)
         if not passed:
             return None
         ranks = [rank for *_, rank in passed]
-        if Rank.FIRST in ranks:
-            return self._take(passed, ranks.index(Rank.FIRST), now)
+        for rank in (Rank.FRESH, Rank.FIRST):
+            if rank in ranks:
+                return self._take(passed, ranks.index(rank), now)
         return self._take(passed, self._furthest_behind([child for _, child, *_ in passed]), now)
 
     def _furthest_behind(self, children: list[Child]) -> int:

@@ -153,7 +153,7 @@ SAMPLES: tuple[Message, ...] = (
     Advice(
         3,
         10.0,
-        (Advised(PEER, TASK, 1, (AdvisedParent(PEER, 2),), (PEER,), 3),),
+        (Advised(PEER, TASK, 1, (AdvisedParent(PEER, 2),), (PEER,)),),
         (AdvisedKeeper(PEER, TASK, (PEER,), 2),),
     ),
     Subscribe(PROOF, True),

@@ -1,4 +1,4 @@
-"""What a leader advises from what uplinks were seen to do: first children, and upload slots."""
+"""What a leader advises from what uplinks were seen to do: who is fed first."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Desk:
 
     def says(
         self, name: str, *, up: int, zone: str = "", wants: bool = True,
-        tasks: tuple[TaskId, ...] = (TASK,), piece_bytes: int = MIB,
+        tasks: tuple[TaskId, ...] = (TASK,),
     ) -> None:  # fmt: skip
-        swarms = tuple(SwarmReport(x, 100, piece_bytes, 50, wants, True, 6, 0) for x in tasks)
+        swarms = tuple(SwarmReport(x, 100, MIB, 50, wants, True, 6, 0) for x in tasks)
         said = Report(PeerId(name), 0, 0, up, up, 0, swarms, (), (), ())
         self.seen.report(said, zone, 0.0)
 
@@ -62,15 +62,3 @@ def test_nobody_is_named_where_all_are_alike_or_nothing_was_seen(others: tuple[i
     for number, up in enumerate(others):
         desk.says(f"p{number}", up=up)
     assert desk.decides("reader").first == ()
-
-
-@pytest.mark.parametrize(
-    ("up", "piece_bytes", "slots"),
-    [(0, MIB, 0), (MIB, MIB, 2), (6 * MIB, MIB, 0), (MIB, MIB // 4, 0)],
-)
-def test_who_cannot_send_a_piece_soon_has_few_upload_slots(
-    up: int, piece_bytes: int, slots: int
-) -> None:
-    desk = Desk()
-    desk.says("p", up=up, piece_bytes=piece_bytes)
-    assert desk.decides("p").slots == slots

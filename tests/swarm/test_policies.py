@@ -324,16 +324,30 @@ def test_of_several_contents_three_pieces_of_four_are_of_the_first_in_order() ->
     assert turn[1][0] == later, "nothing waits for who does not ask"
 
 
-def test_a_slow_uplink_has_few_in_hand_while_that_was_advised() -> None:
-    turns = Turns()
-    turns.limit(2, until=10.0)
-    for number in range(6):
-        turns.asked(child(number), [(VERSION, number)], 20)
-    taken = [turns.next(0.0) for _ in range(6)]
-    assert sum(turn is not None for turn in taken) == 2
-    assert turns.next(10.0) is not None, "what was said counts no more"
-    turns.limit(0, until=20.0)
-    assert turns.next(10.1) is not None, "as many as it finds best"
+def test_what_was_read_here_goes_first_to_whom_a_leader_named() -> None:
+    turns = Turns(lambda item: item[1] < 10)
+    turns.feed_first(VERSION, [child(3), PeerId("a stranger")], until=10.0)
+    for number in range(4):
+        turns.asked(child(number), [(VERSION, number), (VERSION, 10 + number)], 20)
+    turns.hands = 4
+    order = [turns.next(0.0) for _ in range(4)]
+    assert order[0] == (child(3), (VERSION, 3))
+    assert order[1] == (child(0), (VERSION, 0)), "then the others, with what was read here"
+    again = Turns(lambda item: True)
+    again.feed_first(VERSION, [child(3)], until=10.0)
+    again.feed_first(VERSION, [], until=20.0)
+    for number in range(4):
+        again.asked(child(number), [(VERSION, number)], 20)
+    assert again.next(0.0) == (child(0), (VERSION, 0)), "nobody is named any more"
+
+
+def test_a_name_that_is_too_old_or_does_not_ask_holds_up_nobody() -> None:
+    for until, named in ((1.0, child(1)), (10.0, PeerId("a stranger"))):
+        turns = Turns(lambda item: True)
+        turns.feed_first(VERSION, [named], until=until)
+        for number in range(2):
+            turns.asked(child(number), [(VERSION, number)], 20)
+        assert turns.next(2.0) == (child(0), (VERSION, 0))
 
 
 def test_a_piece_that_was_broken_off_is_fresh_again() -> None:

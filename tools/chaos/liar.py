@@ -23,7 +23,6 @@ from peerd.daemon.__main__ import main
 from peerd.ids import PeerId
 from peerd.link.scheduler_messages import (
     FIRST_MAX,
-    SLOTS_MAX,
     Advice,
     Advised,
     AdvisedKeeper,
@@ -98,8 +97,7 @@ def rubbish() -> None:
         some = [nobody(), *rng.sample(known, min(len(known), 2)), nobody()]
         parents = tuple(AdvisedParent(each, rng.randrange(1 << 7)) for each in some)
         first = tuple(rng.sample([*known, nobody()], min(len(known), FIRST_MAX)))
-        place, slots = rng.randrange(1 << 16), rng.randrange(SLOTS_MAX + 1)
-        return Advised(peer, task, place, parents, first, slots)
+        return Advised(peer, task, rng.randrange(1 << 16), parents, first)
 
     def readers(seen: Topology, tasks: Any, order: Any, rng_: Any) -> list[AdvisedKeeper]:
         everybody = list(seen.peers)

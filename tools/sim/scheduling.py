@@ -97,7 +97,10 @@ class Scheduler:
             {x.version_id: places[x.task] for x in self._world.contents if x.task in places},
             advice.until,
         )
-        self._peer.serving.limit(advice.slots, advice.until)
+        first = [child.peer for child in advice.first]
+        for content in self._world.contents:
+            if content.task == advice.task:
+                self._peer.serving.feed_first(content.version_id, first, advice.until)
         for copy in self._peer.copies:
             if copy.content.task == advice.task and copy.going is not None:
                 copy.going.post(ev.Advised(advice.parents, advice.until, advice.first))

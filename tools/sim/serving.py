@@ -6,6 +6,7 @@ off.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -86,8 +87,8 @@ class Serving:
     def order(self, places: dict[VersionId, int], until: float) -> None:
         self._turns.order(places, until)
 
-    def limit(self, slots: int, until: float) -> None:
-        self._turns.limit(slots, until)
+    def feed_first(self, version: VersionId, children: Iterable[PeerId], until: float) -> None:
+        self._turns.feed_first(version, children, until)
 
     def sends_to(self, peer: PeerId) -> bool:
         """Whether anything is in hand for it."""
