@@ -20,7 +20,7 @@ import trio
 
 from peerd.daemon import wiring
 from peerd.daemon.__main__ import main
-from peerd.ids import PeerId
+from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import (
     FIRST_MAX,
     Advice,
@@ -29,12 +29,14 @@ from peerd.link.scheduler_messages import (
     AdvisedParent,
 )
 from peerd.link.service import LinkService
-from peerd.scheduler import advisor
+from peerd.scheduler import scheduling
 from peerd.scheduler.advisor import Advisor
 from peerd.scheduler.scheduling_service import SchedulerService
-from peerd.scheduler.topology import Topology
+from peerd.scheduler.topology import InSwarm, Topology
 from peerd.signing import SigningKey
 from peerd.swarm import extents, reading, serving
+
+RNG = Random()
 
 
 def corrupt() -> None:
@@ -85,32 +87,36 @@ def walled() -> None:
     wiring._link_addresses = lambda config, listening: ["127.0.0.1:1"]
 
 
-def rubbish() -> None:
-    rng = Random()
+class Rubbish(Advisor):
+    """Draws by chance whatever it advises; some of those that it names are nobody."""
 
-    def nobody() -> PeerId:
-        return SigningKey(rng.randbytes(32)).peer_id
-
-    def decide(self: Any, seen: Topology, task: Any, peer: Any, said: Any, now: Any) -> Advised:
+    def decide(
+        self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm, now: float
+    ) -> Advised:
         self.decisions += 1
         known = [each for each in seen.peers if each != peer]
-        some = [nobody(), *rng.sample(known, min(len(known), 2)), nobody()]
-        parents = tuple(AdvisedParent(each, rng.randrange(1 << 7)) for each in some)
-        first = tuple(rng.sample([*known, nobody()], min(len(known), FIRST_MAX)))
-        return Advised(peer, task, rng.randrange(1 << 16), parents, first)
+        some = [_nobody(), *RNG.sample(known, min(len(known), 2)), _nobody()]
+        parents = tuple(AdvisedParent(each, RNG.randrange(1 << 7)) for each in some)
+        first = tuple(RNG.sample([*known, _nobody()], min(len(known), FIRST_MAX)))
+        return Advised(peer, task, RNG.randrange(1 << 16), parents, first)
 
-    def readers(seen: Topology, tasks: Any, order: Any, rng_: Any) -> list[AdvisedKeeper]:
+    def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
         everybody = list(seen.peers)
         return [
             AdvisedKeeper(
-                seen.keepers[task], task, tuple(rng.sample(everybody, len(everybody) - 1)),
-                rng.randrange(3),
+                due.peer, due.task, tuple(RNG.sample(everybody, len(everybody) - 1)),
+                RNG.randrange(3),
             )
-            for task in tasks
+            for due in super().keepers(seen, now)
         ]  # fmt: skip
 
-    Advisor.decide = decide  # type: ignore[method-assign]
-    advisor.advise_keepers = readers  # type: ignore[assignment,attr-defined]
+
+def _nobody() -> PeerId:
+    return SigningKey(RNG.randbytes(32)).peer_id
+
+
+def rubbish() -> None:
+    scheduling.Advisor = Rubbish  # type: ignore[attr-defined]
 
 
 def late() -> None:
