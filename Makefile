@@ -26,7 +26,7 @@ lint: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
 test: setup ## unit, property, conformance and one pass of the end-to-end tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" -n 2 --dist loadfile
 
 test-e2e: setup ## real daemons, 20 times each
 	$(PYTEST) tests/e2e --repeat 20

@@ -37,7 +37,6 @@ from peerd.errors import (
 from peerd.units import format_duration, format_size, parse_size
 
 SEED: Final = 1
-ORIGIN_READY_S: Final = 30.0
 KNOWN_S: Final = 15.0
 """Guess: gossip brings five peers together in about a second, on a busy machine in some."""
 POLL_S: Final = 0.05

@@ -1,5 +1,5 @@
-"""Whom a leader advises next, and what: parents in order, for each peer in each swarm; the order of
-its swarms, for who is in several; readers, for each keeper.
+"""Whom a leader advises next, and what: parents in order, and who is fed first, for each peer in
+each swarm; the order of its swarms, for who is in several; readers, for each keeper.
 
 Always: newcomers first, then who was advised longest ago; at most so many decisions at once; of a
 swarm a sample is looked at, half of it in the child's own zone, so that a decision costs the same
@@ -115,7 +115,7 @@ class Advisor:
             seldom = parents or not said.wants
             again_s = self.config.every_s if seldom else self.config.none_s
             heappush(self._again, (now + again_s, task, peer))
-            if parents or len(seen.peers[peer].swarms) > 1:
+            if parents or advised.first or len(seen.peers[peer].swarms) > 1:
                 found.append(advised)
         if self.decisions > before:
             self._made.append((now, self.decisions - before))

@@ -66,10 +66,12 @@ class Why(IntEnum):
     SEED = 5
 
 
+APART_MIN: Final = 0.01
+"""Less is no reason: a hundredth of the best score. Guess."""
 PARTS: Final = (Why.IDLE, Why.NEAR, Why.AHEAD, Why.EXCHANGE, Why.SEED)
 
 WORDS: Final[Mapping[int, str]] = {
-    Why.SCORE: "its evaluator put it there",
+    Why.SCORE: "as good as the others that it looked at, or better all in all",
     Why.IDLE: "it has room to spare",
     Why.NEAR: "it is near",
     Why.AHEAD: "it has what is lacked here",
@@ -83,13 +85,15 @@ def evaluate(child: Child, candidates: Sequence[Candidate]) -> list[float]:
 
 
 def reasons(child: Child, candidates: Sequence[Candidate]) -> list[Why]:
-    """Of each what most sets it apart from all of these together, as `evaluate` weighs it."""
+    """Of each what most sets it apart from all of these together, as `evaluate` weighs it; SCORE
+    where nothing does."""
     parts = [_parts(child, each) for each in candidates]
     means = [sum(column) / len(parts) for column in zip(*parts, strict=True)]
     found = []
     for each in parts:
-        apart = [(part - mean, part) for part, mean in zip(each, means, strict=True)]
-        found.append(PARTS[max(range(len(apart)), key=apart.__getitem__)])
+        apart = [part - mean for part, mean in zip(each, means, strict=True)]
+        most = max(range(len(apart)), key=apart.__getitem__)
+        found.append(PARTS[most] if apart[most] > APART_MIN else Why.SCORE)
     return found
 
 

@@ -32,6 +32,7 @@ class Directory:
         self._told: dict[TaskId, set[PeerId]] = {}
 
     def hold(self, version: VersionInfo, *, here_only: bool = False) -> None:
+        self._held.pop(version.task, None)  # The newest is the last.
         self._held[version.task] = version
         self._here_only.discard(version.task)
         if here_only:
@@ -50,7 +51,8 @@ class Directory:
             told.discard(peer)
 
     def tasks(self) -> list[TaskId]:
-        return list(self._held)
+        """Newest first."""
+        return list(reversed(self._held))
 
     def due(self, live: Iterable[PeerId]) -> list[tuple[PeerId, Holdings]]:
         """The registrations that are missing among these members; they count as made."""

@@ -7,8 +7,9 @@ were heard before; a peer's mistake is RemoteProtocolError, and changes nothing 
 A task is idle, probing or kept:
     idle     an Enrol, nobody better alive    → probing (kept at once, if nobody is to be asked)
     probing  all answered, or 0.75 s are over → kept; idle, if one that may stay keeps it
-    kept     a better-ranked one keeps it     → idle, after the roster was handed over
+    kept     another is to go on with it      → idle, after the roster was handed over
 Who keeps a task stays while it is the first in order or a standby, whoever joins (`Seat.left_to`);
+of two that keep it, or where its links are late, keeper_rivals says who goes on;
 roster and grants: keeper_members, keeper_grants, keeper_outcomes (ADR 0005).
 """
 
@@ -40,11 +41,12 @@ from peerd.scheduler.keeper_events import (
     MessageFrom,
     NewsFrom,
     Order,
+    Timer,
     Undelivered,
 )
 from peerd.scheduler.keeper_rivals import OtherKeepers
 from peerd.scheduler.keeper_seat import Copy, Probing, Seat
-from peerd.scheduler.keeper_state import Kept, Timer
+from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.keeper_table import remember
 from peerd.scheduler.ports import Member
 
@@ -264,6 +266,8 @@ class KeeperCore(OtherKeepers):
         seat.heard_term(state.term, self.config.term_jump_max)
         if seat.kept is not None:
             members.answered(seat.kept, peer, now, there=True)
+            if not state.keeping:
+                terms.yielded(seat.kept, peer, now)
             if state.handover:
                 seat.left_at = -inf
                 terms.merge(seat, seat.kept, state, self._dead, now)
@@ -344,6 +348,7 @@ class KeeperCore(OtherKeepers):
             elif seat.kept is not None:
                 members.answered(seat.kept, peer, now, there=False)
                 terms.awaited(seat.kept, {peer}, now)
+                terms.yielded(seat.kept, peer, now)
                 members.gone(seat.kept, peer, now)
                 seat.unlist_holder(peer)
                 self._after(seat, now)
@@ -357,6 +362,10 @@ class KeeperCore(OtherKeepers):
             match timer:
                 case Timer.PAUSE:
                     terms.resume(kept, now)
+                case Timer.RIVALS:
+                    kept.rivals.clear()
+                case Timer.BEAT if kept.book.leases:
+                    kept.wake(Timer.BEAT, now + self.config.beat_s)
                 case Timer.CHECK:
                     holders.check_over(kept, now)
                 case Timer.LOST:
@@ -375,6 +384,6 @@ class KeeperCore(OtherKeepers):
                 case Timer.IDLE:
                     self._let_go(seat)
                     return
-                case Timer.JUDGE | Timer.OVERDUE:
+                case Timer.JUDGE | Timer.OVERDUE | Timer.BEAT:
                     pass  # `plan` looks again.
         self._after(seat, now)

@@ -11,7 +11,8 @@ from peerd.ids import TaskId
 from peerd.link.messages import BringAsk, Enrol, LeaseKind, LeaseReport, Outcome
 from peerd.pieces import extent_pieces
 from peerd.scheduler import keeper_cells as cells
-from peerd.scheduler.keeper_state import Kept, Timer
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.leases import Lease, lowest, run_bits
 from peerd.scheduler.roster import Entry, parse_bitmap
 from peerd.zones import seat_id, within

@@ -22,7 +22,8 @@ from peerd.link.messages import (
     RosterPeer,
     Sample,
 )
-from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Doubt, Kept
 from peerd.scheduler.roster import Entry, parse_bitmap
 
 STUCK_S = 5.0

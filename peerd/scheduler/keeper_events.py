@@ -1,4 +1,4 @@
-"""What a keeper hears, what it orders, and its figures. The core is keeper.py.
+"""What a keeper hears, what it orders, what it waits for, and its figures. The core is keeper.py.
 
 Always: events and orders are frozen; a KeeperConfig is the same for the life of a core.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from peerd.ids import PeerId, TaskId
@@ -127,6 +128,24 @@ class Send:
 Order = Send
 
 
+class Timer(Enum):
+    """What a kept task waits for, beside the ends of leases."""
+
+    PAUSE = "members to register again"
+    RIVALS = "others to say that they keep it, after this process stood still"
+    BEAT = "the next second, so that a standstill shows, while leases are out"
+    CHECK = "registered holders to answer"
+    LOST = "a lost member to come back"
+    COOL = "a failed reader's pause to end"
+    OVERDUE = "the time to look for leases that others would have read"
+    JUDGE = "somebody else to ask for leases"
+    TELL = "news to be gathered for the members"
+    NAME = "waiting members to be told who reads"
+    COPY = "changes to be gathered for the standbys"
+    BETTER = "the time to ask better-ranked members again"
+    IDLE = "anybody to come"
+
+
 @dataclass(frozen=True, slots=True)
 class KeeperConfig:
     """Every figure of a keeper, with its source."""
@@ -152,6 +171,7 @@ class KeeperConfig:
     pace_weight: float = 0.3  # Guess: weight of the newest measurement of a reader's pace.
 
     late_s: float = 1.0  # Two looks at links (scheduler/service.py).
+    beat_s: float = 1.0  # Guess: half of `still_s`.
     still_s: float = 2.0  # Members leave a keeper after some 2 s (lateness): it may be none now.
     probe_wait_s: float = 0.75  # A dial and a round trip take some ms; a dead host is silent.
     probes_max: int = 3  # Better-ranked ones asked before the first grant.

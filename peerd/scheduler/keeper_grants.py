@@ -18,7 +18,8 @@ from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_spread as spread
 from peerd.scheduler.keeper_audits import Check
-from peerd.scheduler.keeper_state import Doubt, Kept, Timer
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Doubt, Kept
 from peerd.scheduler.keeper_voices import unheard
 from peerd.scheduler.leases import lowest, run_bits
 from peerd.scheduler.roster import Entry
@@ -36,7 +37,7 @@ def plan(kept: Kept, now: float) -> None:
         kept.roster.settle()
         cells.plan(kept, now)
         return
-    if kept.paused() and kept.withheld is None:
+    if kept.halted() or (kept.paused() and kept.withheld is None):
         return
     uncovered = kept.roster.settle()
     if uncovered:
@@ -295,7 +296,7 @@ def convict(kept: Kept, liar: PeerId, words: str, now: float) -> None:
 
 def judge(kept: Kept, now: float) -> None:
     """Tell those who wait when nobody can read what nobody holds (design.md, section 4.4)."""
-    if kept.book.reading() or kept.checking or kept.paused():
+    if kept.book.reading() or kept.checking or kept.paused() or kept.halted():
         return
     if kept.finished and kept.doubt is Doubt.NONE:
         kept.failures.clear()

@@ -24,7 +24,7 @@ is. Guess: an origin that is no faster is not worth a second copy."""
 
 def ask(kept: Kept, entry: Entry, message: HedgeAsk, now: float) -> None:
     """Grant what the budget has left of it, what most members lack first."""
-    if kept.scope or kept.paused() or not (kept.parallel and kept.resolved):
+    if kept.scope or kept.paused() or kept.halted() or not (kept.parallel and kept.resolved):
         return
     if message.version != (kept.version.version if kept.version else None):
         return

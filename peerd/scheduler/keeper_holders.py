@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from peerd.ids import PeerId
 from peerd.link.messages import Access, Probe
-from peerd.scheduler.keeper_state import Kept, Timer
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.ports import Member
 from peerd.scheduler.roster import Entry
 

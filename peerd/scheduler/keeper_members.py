@@ -27,7 +27,8 @@ from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_cells as cells
 from peerd.scheduler import keeper_holders as holders
 from peerd.scheduler import keeper_pace as pace
-from peerd.scheduler.keeper_state import Doubt, Kept, Timer, fits
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Doubt, Kept, fits
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry, parse_bitmap
 

@@ -13,7 +13,8 @@ from statistics import median
 
 from peerd.ids import PeerId
 from peerd.link.messages import LeaseKind
-from peerd.scheduler.keeper_state import Kept, Timer
+from peerd.scheduler.keeper_events import Timer
+from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.leases import Lease
 from peerd.scheduler.roster import Entry
 

@@ -115,15 +115,17 @@ class OtherKeepers(MembersDoor):
         since, self._called_at = max(self._next_due(), self._called_at), now
         if now - since <= self.config.still_s:
             return
-        for seat in [seat for seat in self._active.values() if seat.kept is not None]:
-            assert seat.kept is not None
-            self._rank(seat)
-            told = seat.to_be_told(self.config.standbys)
-            asked = [peer for peer in told if not self._is_dead(peer, now)]
-            if asked and not seat.kept.cell:
-                seat.say(now, f"stood still: asking {len(asked)} members whether they keep it")
-                terms.ask_again(seat.kept, asked, now)
-                self._schedule(seat)
+        for seat in self._active.values():
+            if seat.probing is not None:  # Answers may lie in the sockets.
+                seat.probing.until = now + self.config.probe_wait_s
+            elif seat.kept is not None and not seat.kept.cell:
+                self._rank(seat)
+                told = seat.to_be_told(self.config.standbys)
+                asked = [peer for peer in told if not self._is_dead(peer, now)]
+                if asked:
+                    seat.say(now, f"stood still: asking {len(asked)} members whether they keep it")
+                    terms.ask_rivals(seat.kept, asked, now)
+            self._schedule(seat)
 
     def _left_to(self, seat: Seat, peer: PeerId, asked: Enrol, now: float) -> PeerId | None:
         """Who left it to another has that one's members go there, also where it keeps it again for

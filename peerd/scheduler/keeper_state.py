@@ -28,7 +28,7 @@ from peerd.manifest import VersionInfo
 from peerd.scheduler.cell_state import CellState
 from peerd.scheduler.keeper_alone import Alone
 from peerd.scheduler.keeper_audits import Audits
-from peerd.scheduler.keeper_events import Advised, KeeperConfig, Order, Rng, Send
+from peerd.scheduler.keeper_events import Advised, KeeperConfig, Order, Rng, Send, Timer
 from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
@@ -54,27 +54,11 @@ class Doubt(Enum):
     CHANGED = "said to have changed"
 
 
-class Timer(Enum):
-    """What a kept task waits for, beside the ends of leases."""
-
-    PAUSE = "members to register again"
-    CHECK = "registered holders to answer"
-    LOST = "a lost member to come back"
-    COOL = "a failed reader's pause to end"
-    OVERDUE = "the time to look for leases that others would have read"
-    JUDGE = "somebody else to ask for leases"
-    TELL = "news to be gathered for the members"
-    NAME = "waiting members to be told who reads"
-    COPY = "changes to be gathered for the standbys"
-    BETTER = "the time to ask better-ranked members again"
-    IDLE = "anybody to come"
-
-
 @dataclass(slots=True, eq=False)
 class Kept:
-    """One task. `awaiting` are those who have to speak before it grants: members of a former keeper
-    that have not registered here yet, and who may keep it meanwhile; `withheld` is what the former
-    may hold or read (None: nobody knows); `failures` are those in a row, by peer; `claims`, by
+    """One task. `awaiting` are members of a former keeper that have not registered here yet, and
+    `withheld` what they may hold or read (None: nobody knows); `rivals` may keep it meanwhile, and
+    were asked; `failures` are those in a row, by peer; `claims`, by
     peer, say that the content changed; `voices` say who vouched for which version. `scope`: what is
     kept of it, a `zone`, a `cell` of either, or all; `wide` is the seat of what a cell is a part
     of. `took_s` is what the last leases of each zone's readers took, `readers` who read pieces
@@ -106,6 +90,7 @@ class Kept:
     doubt: Doubt = Doubt.NONE
     revalidate_at: float = -inf
     awaiting: set[PeerId] = field(default_factory=set)
+    rivals: set[PeerId] = field(default_factory=set)
     withheld: int | None = None
     failures: dict[PeerId, tuple[str, str, float]] = field(default_factory=dict)
     claims: dict[PeerId, str] = field(default_factory=dict)
@@ -267,6 +252,7 @@ class Kept:
         self.say(now, f"{kind.name} {first}+{count} to {entry.peer}")
         self.tell_lease(lease, now)
         self.wake(Timer.NAME, now + self.config.name_interval_s)
+        self.wake(Timer.BEAT, now + self.config.beat_s)
         self.copy_soon(now)
         return lease
 
@@ -330,6 +316,10 @@ class Kept:
         entry.cool_until = self.cooling[entry.peer] = now + for_s
         self.wake(Timer.COOL, entry.cool_until)
         self.line_up(entry, now)
+
+    def halted(self) -> bool:
+        """Whether another may keep it meanwhile, and is still to say so."""
+        return Timer.RIVALS in self.timers
 
     def paused(self) -> bool:
         """Whether members of a former keeper are still to say what they hold and read."""

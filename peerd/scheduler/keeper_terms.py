@@ -15,10 +15,10 @@ from peerd.ids import PeerId
 from peerd.link.messages import Enrol, KeeperState, LeaseInfo, Probe
 from peerd.manifest import VersionInfo
 from peerd.scheduler.keeper_audits import Audits
-from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng
+from peerd.scheduler.keeper_events import KeeperConfig, Order, Rng, Timer
 from peerd.scheduler.keeper_members import adopt
 from peerd.scheduler.keeper_seat import Copy, Seat
-from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, Timer, fits
+from peerd.scheduler.keeper_state import VALIDATED_NEVER_S, Doubt, Kept, fits
 from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import LeaseBook, run_bits
 from peerd.scheduler.ports import Member
@@ -158,16 +158,23 @@ def _pause(
     kept.say(now, f"grants nothing yet: {len(kept.awaiting)} members are to register again")
 
 
-def ask_again(kept: Kept, rivals: Collection[PeerId], now: float) -> None:
+def ask_rivals(kept: Kept, rivals: Collection[PeerId], now: float) -> None:
     """Grant nothing until these had the time to say that they keep it meanwhile; what members have
     to say of their leases may lie in the sockets since, so that none runs out before."""
-    kept.awaiting.update(rivals)
-    until = max(now + kept.config.probe_wait_s, kept.timers.get(Timer.PAUSE, 0.0))
-    kept.timers[Timer.PAUSE] = until
+    kept.rivals.update(rivals)
+    until = kept.timers[Timer.RIVALS] = now + kept.config.probe_wait_s
     for lease in kept.book.leases.values():
         lease.expires_at = max(lease.expires_at, until)
     for peer in rivals:
         kept.send(peer, Probe(kept.task))
+
+
+def yielded(kept: Kept, rival: PeerId, now: float) -> None:
+    """It does not keep it, or cannot be reached."""
+    if rival in kept.rivals:
+        kept.rivals.discard(rival)
+        if not kept.rivals:
+            kept.timers[Timer.RIVALS] = now
 
 
 def withhold(seat: Seat, kept: Kept) -> None:
@@ -205,8 +212,13 @@ def resume(kept: Kept, now: float) -> None:
     kept.awaiting.clear()
     if kept.withheld is not None:
         withheld, kept.withheld = kept.withheld, None
-        left = withheld & ~kept.roster.covered & ~kept.book.leased
-        kept.book.unread(left, "views", last=True)
+        _release(kept, withheld)
+
+
+def _release(kept: Kept, withheld: int) -> None:
+    """It was passed over and is in line no more: what nobody holds or reads of it is read last."""
+    left = withheld & ~kept.roster.covered & ~kept.book.leased
+    kept.book.unread(left, "views", last=True)
 
 
 def awaited(kept: Kept, gone: Collection[PeerId], now: float) -> None:
@@ -226,7 +238,7 @@ def heard(kept: Kept, term: int, now: float) -> None:
 
 
 def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], now: float) -> None:
-    """A lower-ranked keeper hands its roster over: its readers go on, its members come here."""
+    """Another keeper hands its roster over: its readers go on, its members come here."""
     heard(kept, state.term, now)
     copy = Copy(state, now)
     if kept.version is None:
@@ -244,6 +256,8 @@ def merge(seat: Seat, kept: Kept, state: KeeperState, dead: Collection[PeerId], 
     if absent and len(seat.merges) < kept.config.merges_max:
         seat.merges.append(now)
         before, told = kept.withheld if kept.paused() else 0, _granted(kept, state)
+        if before is not None and told is None:
+            _release(kept, before)
         kept.withheld = None if before is None or told is None else before | told
         kept.awaiting |= absent
         kept.timers[Timer.PAUSE] = now + kept.config.reregister_s

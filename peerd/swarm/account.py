@@ -84,6 +84,7 @@ class Account:
         self._came = 0
         self._reading_s = 0.0
         self._found: dict[PeerId, str] = {}
+        self._advised: dict[PeerId, str] = {}
 
     def begin(self, now: float) -> None:
         self._began_at = self._seen_at = now
@@ -107,7 +108,16 @@ class Account:
     def found(self, peer: PeerId, why: str) -> None:
         """How this peer came to be known here; the first counts."""
         if len(self._found) < FOUND_MAX:
-            self._found.setdefault(peer, why[:WORDS_MAX])
+            self._found.setdefault(peer, why)
+
+    def advised(self, peer: PeerId, why: str) -> None:
+        """The scheduler's leader named this peer; the last time counts."""
+        if peer in self._advised or len(self._advised) < FOUND_MAX:
+            self._advised[peer] = why
+
+    def _why(self, peer: PeerId) -> str:
+        words = [x[peer] for x in (self._found, self._advised) if peer in x]
+        return "; ".join(words)[:WORDS_MAX] or UNTOLD
 
     def goes_on(self, what: str, now: float, *, reading: bool = False) -> None:
         """What the time since the last call went into. `reading`: the origin was read meanwhile."""
@@ -131,7 +141,7 @@ class Account:
             waits=dict(self._waits),
             decisions=list(self._decisions.values()),
             more=self._more,
-            sources=[Source(peer, self._found.get(peer, UNTOLD), size) for peer, size in named],
+            sources=[Source(peer, self._why(peer), size) for peer, size in named],
             others_bytes=sum(size for _, size in others),
         )
 

@@ -14,7 +14,6 @@ from peerd.link.messages import LeaseKind, Outcome
 from peerd.scheduler.ports import NOT_REACHED
 from peerd.swarm import events as ev
 from peerd.swarm.consequences import Consequences
-from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import FAILURES_MAX, STALL_S, Parent
 from peerd.swarm.picker import Picker, PieceState
 from peerd.swarm.requests import RESCUE_EVERY_S
@@ -87,7 +86,7 @@ class Download(Consequences):
         self._room = -1
         self.leases.clear()
         self._own_reads = 0
-        self._first_copies = FirstCopies()
+        self._first_copies.begin()
         self._reading.clear()
         self.parents.joined.clear()
         self.parents.connecting.clear()

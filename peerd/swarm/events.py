@@ -30,7 +30,7 @@ class LengthKnown:
 
 @dataclass(frozen=True)
 class PeersNamed:
-    """The keeper, gossip or advice names members of the swarm."""
+    """The keeper, or a parent (Mates), names members of the swarm."""
 
     peers: tuple[RosterPeer, ...]
 

@@ -56,6 +56,12 @@ class FirstCopies:
         self.took_s = TOOK_START_S
         self._owing: dict[PeerId, set[int]] = {}
 
+    def begin(self) -> None:
+        """Another version; who passes it on fastest is the same."""
+        self.held_back.clear()
+        self._owing.clear()
+        self.took_s = TOOK_START_S
+
     def advise(self, peers: Iterable[PeerId], until: float) -> None:
         """The scheduler's leader says who passes it on fastest."""
         self._advised, self._advised_until = frozenset(peers), until

@@ -192,8 +192,8 @@ class TaskMember(ABC):
             self._decide(leader, "which parents to try first", "what it sees")
         for parent in advice.parents:
             why = advice.why.get(parent.peer)
-            found = account.ADVISED if why is None else f"{account.ADVISED}: {why}"
-            self.account.found(parent.peer, found)
+            words = account.ADVISED if why is None else f"{account.ADVISED}: {why}"
+            self.account.advised(parent.peer, words)
         if advice.first:
             words = "whom to send first what is read here"
             self._decide(leader, words, "their uplinks pass it on the fastest")

@@ -204,7 +204,8 @@ class Parents:
     def advise(self, peers: tuple[RosterPeer, ...], until: float) -> None:
         """Whom to try first, the best first; what they hold we know better than who advises."""
         self.name(tuple(entry for entry in peers if entry.peer not in self.known))
-        self._advised = {entry.peer: place for place, entry in enumerate(peers)}
+        ordered = dict.fromkeys(entry.peer for entry in peers)
+        self._advised = {peer: place for place, peer in enumerate(ordered)}
         self._advised_until = until
 
     def to_connect(self, now: float) -> list[RosterPeer]:

@@ -361,13 +361,12 @@ class LeasedRead:
                 self._report(Outcome.PROGRESS, "", "")
             seen = self._read_bytes
 
-    def _report(self, outcome: Outcome, code: str, words: str) -> bool:
+    def _report(self, outcome: Outcome, code: str, words: str) -> None:
         """Says how the lease stands and hands over what was attested since the last time."""
-        told = True
         while True:
             batch = tuple(self._made[:REPORT_MAX])
             last = len(batch) == len(self._made)
-            told = self.reader.tell_keeper(
+            self.reader.tell_keeper(
                 LeaseReport(
                     self.reader.task,
                     self.reader.term(),
@@ -380,7 +379,7 @@ class LeasedRead:
             )
             del self._made[: len(batch)]
             if last:
-                return told
+                return
 
     def _failed(self, error: PeerdError) -> None:
         log.info("lease %d (%s): %s: %s", self.info.lease, self.info.kind.name, error.code, error)

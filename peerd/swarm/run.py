@@ -125,6 +125,8 @@ class TaskRun(TaskMember):
         self.note("complete")
         if is_shared(self.ask):
             self._near.keepers.holds(self.stored.info)
+        else:
+            self._near.keepers.leave(self.task)
         self.scopes.complete()
         self.finished.set()
 

@@ -109,7 +109,7 @@ class SwarmService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.serving.run)
-            for stored in self.near.store.versions():
+            for stored in reversed(self.near.store.versions()):  # The newest last.
                 if stored.complete:
                     self._hold(stored)
             task_status.started()
@@ -152,8 +152,7 @@ class SwarmService:
         }
         self.serving.order(versions, advice.until)
         first = [child.peer for child in advice.first]
-        for stored in self.near.store.versions(advice.task):
-            self.serving.feed_first(stored.info.version, first, advice.until)
+        self.serving.feed_first(advice.task, first, advice.until)
         run = self._runs.get(advice.task)
         if run is not None and run.going():
             run.advised(advice)

@@ -15,10 +15,10 @@ from typing import Final
 import trio
 
 from peerd.errors import PeerUnreachable
-from peerd.ids import PeerId, PieceIndex, VersionId
+from peerd.ids import PeerId, PieceIndex, TaskId, VersionId
 from peerd.link import messages as msg
 from peerd.swarm.ports import Links, PieceStore, StoredVersion
-from peerd.swarm.turns import Item, Turns
+from peerd.swarm.turns import FED_FIRST_MAX, Item, Turns
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Serving:
         self.sent_bytes: dict[PeerId, int] = {}
         self.asked_at = -inf
         self._asked_for: dict[VersionId, float] = {}
+        self._fed_first: dict[TaskId, tuple[frozenset[PeerId], float]] = {}
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
 
@@ -88,8 +89,11 @@ class Serving:
         if self._nursery is None:
             return
         self.asked_at = trio.current_time()
-        if self._store.find(message.version) is not None:
+        stored = self._store.find(message.version)
+        if stored is not None:
             self._asked_for[message.version] = self.asked_at
+            if stored.info.task in self._fed_first:
+                self._turns.feed_first(message.version, *self._fed_first[stored.info.task])
         items = [(message.version, index) for index in message.indices]
         refused = self._turns.asked(peer, items, message.lacking)
         if refused:
@@ -104,9 +108,12 @@ class Serving:
         """Of contents that are asked for at once those with a lower place go first, until then."""
         self._turns.order(places, until)
 
-    def feed_first(self, version: VersionId, children: Iterable[PeerId], until: float) -> None:
-        """Until then these are sent what was read here before others are."""
-        self._turns.feed_first(version, children, until)
+    def feed_first(self, task: TaskId, children: Iterable[PeerId], until: float) -> None:
+        """Until then these are sent what was read here before others are, of whatever version."""
+        self._fed_first.pop(task, None)
+        self._fed_first[task] = frozenset(children), until
+        if len(self._fed_first) > FED_FIRST_MAX:
+            del self._fed_first[next(iter(self._fed_first))]
 
     def sent(self, version: VersionId, index: PieceIndex) -> bool:
         """Whether somebody was sent that piece, or is (of the last that were)."""

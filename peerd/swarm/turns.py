@@ -111,7 +111,7 @@ class Turns:
             while len(self._fed_first) > FED_FIRST_MAX:
                 del self._fed_first[next(iter(self._fed_first))]
 
-    def _may_wait(self, peer: PeerId, version: VersionId, now: float) -> bool:
+    def _others_first(self, peer: PeerId, version: VersionId, now: float) -> bool:
         """Whether others are to be sent that before it, if they ask for any."""
         children, until = self._fed_first.get(version, (frozenset(), -inf))
         return now < until and peer not in children
@@ -189,7 +189,7 @@ class Turns:
             if item is None:
                 continue
             passed.append((peer, child, item, rank))
-            fresh = rank is Rank.FRESH and not self._may_wait(peer, item[0], now)
+            fresh = rank is Rank.FRESH and not self._others_first(peer, item[0], now)
             if fresh or child.passed >= len(self.children) // 2:
                 return self._take(passed, len(passed) - 1, now)
         if not passed:

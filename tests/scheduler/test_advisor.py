@@ -83,6 +83,13 @@ def test_the_reason_is_what_sets_it_apart_from_the_others(
     assert set(WORDS) == set(Why)
 
 
+def test_nothing_is_said_of_one_that_is_like_the_others() -> None:
+    alike = [candidate() for _ in range(4)]
+    worse = candidate(zone="us/nyc", children=16)
+    assert reasons(CHILD, [*alike, worse])[-1] is Why.SCORE
+    assert set(reasons(CHILD, alike)) == {Why.SCORE}
+
+
 def report(name: str, *, held: int = 50, wants: bool = True, children: int = 0) -> Report:
     swarm = SwarmReport(TASK, 100, 1 << 18, held, wants, True, 6, 1_000)
     return Report(PeerId(name), 10, 0, 0, 0, children, (swarm,), (), (), ())

@@ -23,9 +23,9 @@ class Desk:
 
     def says(
         self, name: str, *, up: int, zone: str = "", wants: bool = True,
-        tasks: tuple[TaskId, ...] = (TASK,),
+        tasks: tuple[TaskId, ...] = (TASK,), held: int = 50,
     ) -> None:  # fmt: skip
-        swarms = tuple(SwarmReport(x, 100, MIB, 50, wants, True, 6, 0) for x in tasks)
+        swarms = tuple(SwarmReport(x, 100, MIB, held, wants, True, 6, 0) for x in tasks)
         said = Report(PeerId(name), 0, 0, up, up, 0, swarms, (), (), ())
         self.seen.report(said, zone, 0.0)
 
@@ -62,3 +62,14 @@ def test_nobody_is_named_where_all_are_alike_or_nothing_was_seen(others: tuple[i
     for number, up in enumerate(others):
         desk.says(f"p{number}", up=up)
     assert desk.decides("reader").first == ()
+
+
+def test_who_is_fed_first_is_said_while_nobody_has_anything_yet() -> None:
+    desk = Desk()
+    for number in range(3):
+        desk.says(f"fast{number}", up=10 * MIB, held=0)
+        desk.says(f"slow{number}", up=MIB, held=0)
+    desk.advisor.noticed(TASK, PeerId("fast0"))
+    (advised,) = desk.advisor.advise(desk.seen, 0.0)
+    assert advised.parents == ()
+    assert set(advised.first) == {"fast1", "fast2"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peerd.rendezvous import ranked
 from peerd.scheduler.holdings import PLACES, Directory
-from tests.scheduler.world import TASK, key, version_of
+from tests.scheduler.world import OPEN_SPEC, TASK, key, version_of
 
 OWN = key(1).peer_id
 GROUP = [key(number).peer_id for number in range(1, 30)]
@@ -29,3 +29,14 @@ def test_who_only_its_cell_heard_of_tells_nobody_else() -> None:
     directory.hold(version_of(key(1), 4))
     assert {peer for peer, _ in directory.due(GROUP)} == {OWN, *FIRST}
     assert directory.drop(TASK) == {OWN, *FIRST}
+
+
+def test_what_came_last_is_named_first() -> None:
+    """Gossip cuts the list where it is too long."""
+    directory = Directory(OWN, "", seed=False)
+    old, new = version_of(key(1), 4), version_of(key(1), 4, spec=OPEN_SPEC)
+    for version in (old, new):
+        directory.hold(version)
+    assert directory.tasks() == [new.task, old.task]
+    directory.hold(old)
+    assert directory.tasks() == [old.task, new.task]

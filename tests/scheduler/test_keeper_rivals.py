@@ -203,6 +203,43 @@ def test_a_keeper_that_stood_still_grants_nothing_before_others_could_say_that_t
     assert not desk.core.tasks_kept()
 
 
+def test_who_says_that_it_does_not_keep_it_is_not_waited_for() -> None:
+    desk = keeping()
+    stood_still(desk, 3.0)
+    for number in desk.order[1:3]:
+        assert desk.core.kept(desk.task).halted()  # type: ignore[union-attr]
+        desk.hear(number, state(desk))
+    desk.later(0.01)
+    assert not desk.core.kept(desk.task).halted()  # type: ignore[union-attr]
+
+
+def test_a_standstill_shows_while_one_reads_a_stream() -> None:
+    """Its lease alone would be due seconds later."""
+    desk = Desk(range(1, 6))
+    for number in desk.order:
+        desk.enrol(number, room=2)
+    for number in desk.order[1:3]:
+        desk.hear(number, state(desk))
+    assert desk.core.deadline() <= desk.now + desk.core.config.beat_s
+    desk.now += desk.core.config.beat_s + 2.5
+    desk.sent += desk.core.expire(desk.now)
+    assert desk.core.kept(desk.task).halted()  # type: ignore[union-attr]
+
+
+def test_answers_that_lie_in_the_sockets_are_heard_before_a_standby_keeps_it() -> None:
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, fourth, _ = desk.order
+    desk.enrol(fourth, room=None, unreachable=[first])
+    desk.now += 5.0
+    desk.core.expire(desk.now)
+    assert not desk.core.tasks_kept()
+    desk.hear(first, state(desk, term=1, keeping=True, members=[third, fourth]))
+    desk.later(0.5)
+    assert not desk.core.tasks_kept()
+    desk.later(1.0)
+    assert desk.to(fourth, m.Redirect)[-1].to == desk.id(first)
+
+
 @pytest.mark.parametrize(("seconds", "pauses"), [(1.0, False), (3.0, True)])
 def test_it_goes_on_where_nobody_took_it(seconds: float, pauses: bool) -> None:
     desk = keeping()
@@ -260,3 +297,31 @@ def test_one_that_has_members_leaves_it_to_nobody_who_has_none() -> None:
     assert desk.to(first, m.KeeperState)[-1].keeping, "it is told"
     desk.hear(first, replace(lonely, enrolled=2))
     assert handed_over(desk, first)
+
+
+def test_what_waited_for_a_dead_keeper_is_read_though_another_hands_over_and_does_not_know() -> (
+    None
+):
+    """It was passed over while it waited, and is in no line any more."""
+    desk = Desk(range(1, 6), own=Desk(range(1, 6)).order[1])
+    first, _, third, fourth, fifth = desk.order
+    version = desk.version(fourth, 64)
+    told = state(desk, term=1, keeping=True, version=version, members=[first, third, fourth])
+    desk.hear(first, replace(told, granted=bytes([0xFF, 0x03, 0, 0, 0, 0, 0, 0])))
+    desk.event(KeeperLate(desk.id(first)))
+    desk.enrol(fourth, version=version, have=[0], room=2, prior=1, unreachable=[first])
+
+    def reads() -> None:
+        for _ in range(40):
+            for granted in desk.leases(fourth):
+                desk.finish(fourth, granted)
+            desk.ask(fourth, 2)
+
+    reads()
+    kept = desk.core.kept(desk.task)
+    assert kept is not None
+    assert 0 < kept.roster.covered.bit_count() < 64, "the rest waits for who may hold it"
+    desk.hear(fifth, state(desk, term=1, handover=True, members=[third, fifth]))
+    desk.later(3.5)
+    reads()
+    assert kept.finished

@@ -88,6 +88,19 @@ def test_it_is_told_in_words_and_numbers() -> None:
     assert "read nothing" in nothing["compared"]
 
 
+def test_advice_stands_beside_how_a_parent_came_to_be_known() -> None:
+    made = begun()
+    for peer in ("a", "b"):
+        made.advised(PeerId(peer), f"{account.ADVISED}: it is far")
+    made.found(PeerId("a"), "its keeper named it")
+    made.advised(PeerId("a"), f"{account.ADVISED}: it is near")
+    told = made.told("complete", 0, 0, {PeerId("a"): 2, PeerId("b"): 1})
+    assert [source.why for source in told.sources] == [
+        f"its keeper named it; {account.ADVISED}: it is near",
+        f"{account.ADVISED}: it is far",
+    ]
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", b"x" * 100_000])
 def test_what_makes_no_sense_is_nothing(data: bytes) -> None:
     assert read(data) is None

@@ -82,3 +82,11 @@ def test_it_opens_no_more_links_over_a_border_than_there_would_be() -> None:
     assert sum(name.startswith("far") for name in advised) == sum(
         name.startswith("far") for name in usual
     )
+
+
+def test_who_is_named_twice_keeps_its_first_place() -> None:
+    """A good parent may be one that passes on fast, too."""
+    known = parents()
+    known.name(MANY)
+    known.advise((roster("p40"), roster("p7"), roster("p40")), until=10.0)
+    assert names(known.to_connect(0.0))[:2] == ["p40", "p7"]

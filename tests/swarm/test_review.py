@@ -139,7 +139,7 @@ class SlowLinks:
     """Takes `seconds` for a piece; `sent` are those that went out."""
 
     def __init__(self, seconds: float = 1.0) -> None:
-        self.seconds, self.sent = seconds, list[int]()
+        self.seconds, self.begun, self.sent = seconds, list[int](), list[int]()
         self.now = self.most = 0
 
     def send(self, peer: PeerId, message: Message) -> None:
@@ -152,6 +152,7 @@ class SlowLinks:
         self, peer: PeerId, version: VersionId, index: PieceIndex, size_bytes: int,
         attestation: Attestation, source: PieceSource,
     ) -> None:  # fmt: skip
+        self.begun.append(index)
         self.now += 1
         self.most = max(self.most, self.now)
         await trio.sleep(self.seconds * (index + 1))
@@ -183,6 +184,22 @@ async def test_what_is_asked_for_at_the_end_of_a_queue_is_sent(autojump_clock: A
             service.requested(CHILD, msg.Request(stored.info.version, (1,), 8))
             await trio.sleep(10.0)
             assert links.sent == [0, 1], f"after {ticks} ticks"
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_fed_first_may_be_named_before_there_is_a_version(autojump_clock: Any) -> None:
+    stored = await stored_version(info_of(), held=8)
+    async with trio.open_nursery() as nursery:
+        links = SlowLinks(0.1)
+        service = await serving(nursery, links, stored)
+        service._turns._read_here = lambda item: True
+        service.feed_first(stored.info.task, [CHILD], trio.current_time() + 60.0)
+        for index in range(6):  # More than there are in hand at once.
+            other = PeerId(f"other{index}")
+            service.requested(other, msg.Request(stored.info.version, (index,), 8))
+        service.requested(CHILD, msg.Request(stored.info.version, (6,), 8))
+        await trio.sleep(10.0)
+        assert links.begun.index(6) < links.begun.index(5), "the others came first"
         nursery.cancel_scope.cancel()
 
 

@@ -232,6 +232,7 @@ async def test_credentials_without_a_digest_stay_on_one_machine(autojump_clock: 
         assert len(tasks) == 3
         known = {task for node in nodes for task in node.keepers.core.tasks_kept()}
         assert not known & tasks, "no keeper was told"
+        assert not any(node.keepers._seekers for node in nodes), "and nothing goes on"
 
 
 async def test_a_wrong_digest_is_said_and_nothing_is_kept(autojump_clock: Any) -> None:

@@ -190,7 +190,9 @@ async def _partition(lab: Lab, count: int) -> None:
 
 
 def _sides(lab: Lab, count: int) -> list[list[Peer]]:
+    """By chance, but those that may lead are dealt evenly."""
     order = lab.rng.sample(lab.peers, len(lab.peers))
+    order.sort(key=lambda peer: not peer.settings["scheduler"])
     return [order[number::count] for number in range(count)]
 
 

@@ -40,7 +40,7 @@ class Limits:
     time_added_max_s: float = 0.0
     """On top of that: how long the disturbance itself lasts."""
     copies_max: float | None = 1.02
-    """And what was read by the dead and the liars alone, which has to be read again."""
+    """And what the dead, the stopped, the slowed and the liars alone have, to be read again."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Measured:
     seconds: float
     origin_bytes: int
     spared_bytes: int = 0
-    """What the dead held alone or had in flight, and what liars read: to be read again."""
+    """What those that were hit held alone or had in flight, and what liars read."""
     machine_busy: float = 0.0
     """Share of all processors' time, 0 to 1."""
     findings: tuple[Finding, ...] = ()
