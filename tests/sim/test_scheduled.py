@@ -87,6 +87,15 @@ def test_whatever_becomes_of_leaders_each_side_soon_has_one_and_nobody_fails(
         assert each["seen_s"] <= each["led_s"] + 5.0, found
 
 
+def test_many_contents_at_once_each_wanted_by_some() -> None:
+    row = run("many-tasks", peers__count="60",
+              tasks="[{size = '8MiB', share = 0.2, times = 8}]")  # fmt: skip
+    assert len(row["tasks"]) == 8
+    assert row["failed"] == 0
+    assert row["origin_copies"] <= 1.05
+    assert row["time_over_bound"]["max"] <= 1.5
+
+
 def test_who_was_seen_to_be_slow_reads_nothing_of_the_next_content() -> None:
     """Without a leader each keeper finds that out anew (docs/simulation.md)."""
     waits = []
