@@ -75,3 +75,5 @@ def test_what_was_here_before_is_said_so(lab: Lab) -> None:
     (again,) = all_get([peer], origin.url, digest=origin.digest)
     said = json.loads(explain(peer, again.done["task"], "--json"))
     assert said["from"]["store"] == MIB
+    assert said["state"] == "complete"
+    assert [row["state"] for row in peer.tasks()] == ["complete"]
