@@ -302,6 +302,28 @@ async def test_errors_of_the_origin_pass(autojump_clock: Any) -> None:
         check_right(await all_get(nodes, ask_for(URL)))
 
 
+@pytest.mark.parametrize("dead", [True, False])
+async def test_seeds_that_are_dead_or_cannot_read_the_origin_cost_nothing(
+    autojump_clock: Any, dead: bool
+) -> None:
+    """All take them for members: dead ones are silent, those that answer the origin refuses."""
+    origin, walled = MemoryOrigin({URL: CONTENT}, rate_bytes_s=1 * MIB), MemoryOrigin({})
+    walled.refused.add(URL)
+    async with trio.open_nursery() as nursery:
+        net = Net(origin, nursery)
+        seeds = [await net.add(seed=True, origin=walled) for _ in range(2)]
+        nodes = [await net.add() for _ in range(4)]
+        if dead:
+            for seed in seeds:
+                seed.scope.cancel()
+        began = trio.current_time()
+        check_right(await all_get(nodes, ask_for(URL)))
+        assert copies(origin) <= 1 + AUDITS
+        assert trio.current_time() - began < 2 * SIZE / MIB
+        assert walled.bytes_read == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_seed_peers_are_enlisted_and_keep_it(autojump_clock: Any) -> None:
     origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=1 * MIB)
     async with trio.open_nursery() as nursery:
