@@ -312,7 +312,7 @@ class Withdraw(LinkMessage, frozen=True, tag=24):
     task: WireTaskId
 
 
-class Holdings(LinkMessage, frozen=True, tag=25):
+class Register(LinkMessage, frozen=True, tag=25):
     """Complete versions that I hold: registration at a keeper or its standby, in batches."""
 
     versions: Annotated[tuple[VersionInfo, ...], Meta(max_length=256)]
@@ -361,7 +361,7 @@ Message = (
     Hello | Refused | Ping | Pong
     | Enrol | Enrolled | Redirect | LeaseAsk | LeaseGrant | LeaseReport | Resolved | Ended
     | LeaseRevoked | Progress | RosterUpdate | Verdict | Unreadable | Dispute | Complaint | Doubted
-    | BringAsk | HedgeAsk | Withdraw | Holdings | Enlist | Probe | KeeperState | Delegate | Sample
+    | BringAsk | HedgeAsk | Withdraw | Register | Enlist | Probe | KeeperState | Delegate | Sample
     | CellHolds | Join | Have | Request | Cancel | Reject | Depart | MatesAsk | Mates
     | CircuitOpen | CircuitOffer | CircuitOpened | CircuitData | CircuitCredit | CircuitClose
     | Subscribe | LeaderLease | LeaderIs | Heeded | Reports | Advice
@@ -370,7 +370,7 @@ Message = (
 _DECODER: Decoder[Any] = Decoder(Message)
 TO_KEEPER = (
     Enrol, LeaseAsk, LeaseReport, Resolved, Ended, Progress, Dispute, Complaint, Doubted,
-    BringAsk, HedgeAsk, Withdraw, Holdings, Probe, KeeperState, Sample, CellHolds,
+    BringAsk, HedgeAsk, Withdraw, Register, Probe, KeeperState, Sample, CellHolds,
 )  # fmt: skip
 """What a keeper's core handles; everything else about a task goes to the swarm."""
 OF_SCHEDULER = (Subscribe, LeaderLease, LeaderIs, Heeded, Reports, Advice)

@@ -46,7 +46,8 @@ def parse_content_range(text: str) -> ContentRange | None:
 
 def parse_length(text: str) -> int | None:
     """A Content-Length."""
-    if _LENGTH.fullmatch(text.strip()) is None:
+    text = text.strip()
+    if _LENGTH.fullmatch(text) is None:
         return None
     length = int(text)
     return length if length <= LENGTH_MAX_BYTES else None

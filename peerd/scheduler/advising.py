@@ -18,8 +18,8 @@ from peerd.link.scheduler_messages import (
     ADVISED_MAX,
     KEPT_MAX,
     Advice,
-    Advised,
     AdvisedKeeper,
+    AdvisedPeer,
     Report,
 )
 from peerd.scheduler.advisor import Advisor
@@ -31,7 +31,7 @@ from peerd.scheduler.ports import Group
 from peerd.scheduler.reporting import Facts, Relay, Reporter, batches
 from peerd.scheduler.topology import Topology
 
-Kind = TypeVar("Kind", Advised, AdvisedKeeper)
+Kind = TypeVar("Kind", AdvisedPeer, AdvisedKeeper)
 
 ADVICE_MAX_S: Final = 60.0
 """Nobody's advice is heeded for longer, whatever it says. Guess: what a leader sees changes."""
@@ -72,7 +72,7 @@ class KeeperAdvice:
     readers: int
 
 
-class Seat(Protocol):
+class LeaderSeat(Protocol):
     """Where this peer stands among those who elect (scheduling.SchedulerService)."""
 
     core: Elector | Follower
@@ -105,7 +105,7 @@ class Advising:
     """One peer's part. `send` queues a message to a peer."""
 
     def __init__(
-        self, own: PeerId, seat: Seat, members: Group, advisor: Advisor, reporter: Reporter,
+        self, own: PeerId, seat: LeaderSeat, members: Group, advisor: Advisor, reporter: Reporter,
         facts: Callable[[], Facts], send: Callable[[PeerId, Message], None],
     ) -> None:  # fmt: skip
         self._own, self._seat, self._members = own, seat, members
@@ -251,8 +251,8 @@ class Advising:
             self._spread(advice.advised, advice.keepers, advice.term, advice.for_s, peer, now)
 
     def _spread(
-        self, advised: Sequence[Advised], keepers: Sequence[AdvisedKeeper], term: int, for_s: float,
-        source: PeerId, now: float,
+        self, advised: Sequence[AdvisedPeer], keepers: Sequence[AdvisedKeeper], term: int,
+        for_s: float, source: PeerId, now: float,
     ) -> None:  # fmt: skip
         """To each over whoever its reports come from; never back to where it came from."""
         peers = self._ways(advised, source)
@@ -285,7 +285,7 @@ class Advising:
                 KeeperAdvice(advised.task, leader, term, until, advised.last, advised.readers)
             )
 
-    def _heed(self, advised: Advised, term: int, for_s: float, now: float) -> None:
+    def _heed(self, advised: AdvisedPeer, term: int, for_s: float, now: float) -> None:
         leader = self._seat.core.leader(now)
         if leader is None:
             return

@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import PARENTS_MAX, Advised, AdvisedKeeper, AdvisedParent
+from peerd.link.scheduler_messages import PARENTS_MAX, AdvisedKeeper, AdvisedParent, AdvisedPeer
 from peerd.scheduler import advisor_uplinks as uplinks
 from peerd.scheduler.advisor_readers import advise_keepers
 from peerd.scheduler.evaluator import Candidate, Child, Evaluator, Why, evaluate, reasons
@@ -61,8 +61,9 @@ class Advisor:
         self._made: deque[tuple[float, int]] = deque(maxlen=MARKS_MAX)
         self._rng, self._evaluate = rng, evaluator
         self._fresh: deque[tuple[TaskId, PeerId]] = deque()
+        self._moved: deque[tuple[TaskId, PeerId]] = deque()
         self._again: list[tuple[float, TaskId, PeerId]] = []
-        self._in_line: set[tuple[TaskId, PeerId]] = set()
+        self._due: dict[tuple[TaskId, PeerId], float] = {}  # -inf: in one of the two above.
         self._keepers_at: dict[TaskId, float] = {}
         self._new_keepers = False
         self._order: list[TaskId] = []
@@ -71,8 +72,8 @@ class Advisor:
     def noticed(self, task: TaskId, peer: PeerId) -> None:
         """It is in that swarm, and wants the content."""
         key = (task, peer)
-        if key not in self._in_line and len(self._in_line) < self.config.waiting_max:
-            self._in_line.add(key)
+        if key not in self._due and len(self._due) < self.config.waiting_max:
+            self._due[key] = -inf
             self._fresh.append(key)
 
     def kept(self, tasks: Iterable[TaskId]) -> None:
@@ -82,44 +83,61 @@ class Advisor:
     def clear(self) -> None:
         """This peer leads no more."""
         self._fresh.clear()
+        self._moved.clear()
         self._again.clear()
-        self._in_line.clear()
+        self._due.clear()
         self._keepers_at.clear()
         self._new_keepers = False
         self._order.clear()
         self._ordered_at = -inf
 
     def deadline(self) -> float:
-        if self._fresh or self._new_keepers:
+        if self._fresh or self._moved or self._new_keepers:
             return -inf
         keepers_at = min(self._keepers_at.values(), default=inf)
         return min(keepers_at, self._again[0][0] if self._again else inf)
 
-    def advise(self, seen: Topology, now: float) -> list[Advised]:
+    def advise(self, seen: Topology, now: float) -> list[AdvisedPeer]:
         """What is due now, at most `at_once_max`."""
-        found: list[Advised] = []
+        found: list[AdvisedPeer] = []
         before = self.decisions
         for _ in range(self.config.at_once_max):
-            if self._fresh:
-                task, peer = self._fresh.popleft()
-            elif self._again and self._again[0][0] <= now:
-                _, task, peer = heappop(self._again)
-            else:
+            key = self._next(seen, now)
+            if key is None:
                 break
+            task, peer = key
             said = seen.tasks.get(task, {}).get(peer)
             if said is None or not (said.wants or len(seen.peers[peer].swarms) > 1):
-                self._in_line.discard((task, peer))
+                del self._due[key]
                 continue
             advised = self.decide(seen, task, peer, said, now)
             parents = advised.parents
             seldom = parents or not said.wants
             again_s = self.config.every_s if seldom else self.config.none_s
+            self._due[key] = now + again_s
             heappush(self._again, (now + again_s, task, peer))
             if parents or advised.first or len(seen.peers[peer].swarms) > 1:
                 found.append(advised)
         if self.decisions > before:
             self._made.append((now, self.decisions - before))
         return found
+
+    def _next(self, seen: Topology, now: float) -> tuple[TaskId, PeerId] | None:
+        """Newcomers, then those whose place among its swarms a newcomer may have changed."""
+        if self._fresh:
+            task, peer = self._fresh.popleft()
+            for other in seen.peers[peer].swarms if peer in seen.peers else ():
+                if self._due.get((other, peer), -inf) > -inf:
+                    self._due[other, peer] = -inf
+                    self._moved.append((other, peer))
+            return task, peer
+        if self._moved:
+            return self._moved.popleft()
+        while self._again and self._again[0][0] <= now:
+            at, task, peer = heappop(self._again)
+            if self._due.get((task, peer)) == at:  # Else it was advised meanwhile.
+                return task, peer
+        return None
 
     def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
         """What is due now of those that keep something."""
@@ -161,16 +179,17 @@ class Advisor:
 
     def decide(
         self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm, now: float
-    ) -> Advised:
+    ) -> AdvisedPeer:
         """One decision; it names nobody to who has all."""
         place = self._place(seen, task, peer, now)
         if not said.wants or said.progress >= 1.0:
-            return Advised(peer, task, place, (), ())
+            return AdvisedPeer(peer, task, place, (), ())
         self.decisions += 1
         zone = seen.peers[peer].zone
         some = seen.sample(task, zone, self.config.sample, self._rng)
         parents = self._parents(seen, task, Child(peer, zone, said.progress), some)
-        return Advised(peer, task, place, parents, uplinks.first_children(seen, task, peer, some))
+        first = uplinks.first_children(seen, task, peer, some)
+        return AdvisedPeer(peer, task, place, parents, first)
 
     def _parents(
         self, seen: Topology, task: TaskId, child: Child, some: Sequence[PeerId]

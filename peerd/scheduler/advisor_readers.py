@@ -10,7 +10,7 @@ from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import READERS_MAX, AdvisedKeeper
+from peerd.link.scheduler_messages import LAST_MAX, AdvisedKeeper
 from peerd.scheduler.advisor_uplinks import FAR_LESS, rooms
 from peerd.scheduler.topology import Topology
 
@@ -42,7 +42,7 @@ def last_readers(seen: Topology, task: TaskId, rng: Random, *, new: bool) -> tup
     last = sorted((each, peer) for peer, each in room.full.items() if FAR_LESS * each < typical)
     if len(some) - len(last) < OTHERS_MIN:
         return ()
-    return tuple(peer for _, peer in last[:READERS_MAX])
+    return tuple(peer for _, peer in last[:LAST_MAX])
 
 
 def advise_keepers(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.messages import Holdings
+from peerd.link.messages import Register
 from peerd.manifest import VersionInfo
 from peerd.rendezvous import ranked
 
@@ -54,7 +54,7 @@ class Directory:
         """Newest first."""
         return list(reversed(self._held))
 
-    def due(self, live: Iterable[PeerId]) -> list[tuple[PeerId, Holdings]]:
+    def due(self, live: Iterable[PeerId]) -> list[tuple[PeerId, Register]]:
         """The registrations that are missing among these members; they count as made."""
         members = list(live)
         missing: dict[PeerId, list[VersionInfo]] = {}
@@ -66,7 +66,7 @@ class Directory:
                 missing.setdefault(peer, []).append(version)
             self._told[task] = places
         return [
-            (peer, Holdings(tuple(versions[start : start + BATCH_MAX]), self._zone, self._seed))
+            (peer, Register(tuple(versions[start : start + BATCH_MAX]), self._zone, self._seed))
             for peer, versions in missing.items()
             for start in range(0, len(versions), BATCH_MAX)
         ]

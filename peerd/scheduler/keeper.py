@@ -20,7 +20,7 @@ from math import inf
 
 from peerd.errors import RemoteProtocolError
 from peerd.ids import PeerId
-from peerd.link.messages import CellHolds, Enrol, Holdings, KeeperState, Probe, Sample, Withdraw
+from peerd.link.messages import CellHolds, Enrol, KeeperState, Probe, Register, Sample, Withdraw
 from peerd.rendezvous import ranked
 from peerd.scheduler import keeper_advice as advice
 from peerd.scheduler import keeper_cells as cells
@@ -31,9 +31,9 @@ from peerd.scheduler import keeper_pace as pace
 from peerd.scheduler import keeper_terms as terms
 from peerd.scheduler.keeper_door import OfMember
 from peerd.scheduler.keeper_events import (
-    Advised,
     Event,
     Hinted,
+    KeeperAdvised,
     KeeperLate,
     LinkLost,
     LinksLate,
@@ -73,7 +73,7 @@ class KeeperCore(OtherKeepers):
                         self._probed(peer, message, now)
                     case KeeperState():
                         self._told(peer, message, now)
-                    case Holdings():
+                    case Register():
                         self._registered(peer, message, now)
                     case Sample() | CellHolds():
                         self._from_cell(peer, message, now)
@@ -100,7 +100,7 @@ class KeeperCore(OtherKeepers):
                     self._after(seat, now)
             case Hinted(task=task, peers=peers):
                 self._seat(task).hints = peers[: self.config.holders_checked]
-            case Advised(task=task):
+            case KeeperAdvised(task=task):
                 if advice.taken(self._seats.get(task), event, now):
                     self._after(self._seats[task], now)
         return self._taken()

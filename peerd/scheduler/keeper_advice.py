@@ -7,7 +7,7 @@ whatever it says, so that one that stands still does not hold up all.
 
 from __future__ import annotations
 
-from peerd.scheduler.keeper_events import Advised
+from peerd.scheduler.keeper_events import KeeperAdvised
 from peerd.scheduler.keeper_seat import Seat
 from peerd.scheduler.keeper_state import Kept
 from peerd.scheduler.roster import Entry
@@ -21,7 +21,7 @@ would be as fast as a few. Guess."""
 READERS_MIN = 2
 
 
-def taken(seat: Seat | None, advice: Advised, now: float) -> bool:
+def taken(seat: Seat | None, advice: KeeperAdvised, now: float) -> bool:
     """It counts from now on, if the task is kept here."""
     if seat is None or seat.kept is None or seat.kept.scope:
         return False

@@ -17,10 +17,10 @@ from peerd.link.messages import (
     Ended,
     Enrol,
     HedgeAsk,
-    Holdings,
     LeaseAsk,
     LeaseReport,
     Progress,
+    Register,
     Resolved,
     Sample,
     Withdraw,
@@ -159,7 +159,7 @@ class MembersDoor(KeeperTable):
             members.withdraw(seat.kept, peer, now)
             self._after(seat, now)
 
-    def _registered(self, peer: PeerId, message: Holdings, now: float) -> None:
+    def _registered(self, peer: PeerId, message: Register, now: float) -> None:
         for info in message.versions:
             if info.digest is not None and info.task != task_of_digest(info.digest):
                 raise RemoteProtocolError(f"digest {info.digest} is not that task's")

@@ -70,7 +70,7 @@ class MembersChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Advised:
+class KeeperAdvised:
     """The scheduler's leader says whom to grant reads after all others, and how many may read at
     once (0: as you find best); good until then."""
 
@@ -110,7 +110,7 @@ Event = (
     | MembersChanged
     | Hinted
     | NewsFrom
-    | Advised
+    | KeeperAdvised
 )
 
 

@@ -28,7 +28,7 @@ from peerd.manifest import VersionInfo
 from peerd.scheduler.cell_state import CellState
 from peerd.scheduler.keeper_alone import Alone
 from peerd.scheduler.keeper_audits import Audits
-from peerd.scheduler.keeper_events import Advised, KeeperConfig, Order, Rng, Send, Timer
+from peerd.scheduler.keeper_events import KeeperAdvised, KeeperConfig, Order, Rng, Send, Timer
 from peerd.scheduler.keeper_width import Width
 from peerd.scheduler.leases import Lease, LeaseBook
 from peerd.scheduler.ports import Member
@@ -108,7 +108,7 @@ class Kept:
     rescued: int = 0
     hedged: int = 0
     alone: Alone = field(default_factory=Alone)
-    advice: Advised | None = None
+    advice: KeeperAdvised | None = None
     changes: deque[float] = field(default_factory=deque)
     resolving: bool = False
     timers: dict[Timer, float] = field(default_factory=dict)

@@ -160,7 +160,7 @@ class KeeperService:
         """The scheduler's leader says whom to grant last in a task that is kept here: a hint."""
         by = f"leader {advice.leader}, term {advice.term}"
         last = frozenset(advice.last)
-        event = kept.Advised(advice.task, last, advice.readers, advice.until, by)
+        event = kept.KeeperAdvised(advice.task, last, advice.readers, advice.until, by)
         self._keep(self.core, event)
 
     # --- for status

@@ -7,6 +7,7 @@ goes is wanted again.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from peerd.ids import PeerId, PieceIndex
@@ -73,11 +74,17 @@ class Consequences:
         self._asks_mates_at = 0.0
         self._may_ask: dict[PeerId, None] | None = {}
         self._may_dial = True
+        self._behind_until = -inf
 
     @property
     def _picker(self) -> Picker:
         assert self.picker is not None, "no version yet"
         return self.picker
+
+    @property
+    def comes_behind(self) -> bool:
+        """Whether another download on this peer comes before this one now."""
+        return self._requests.behind
 
     def _grow(self, count: int) -> None:
         """A peer has pieces beyond those known; it may lie, so not too many at once."""
@@ -168,6 +175,7 @@ class Consequences:
             return []
         if self._all_held():
             return self._all_is_held()
+        self._requests.behind = now < self._behind_until
         orders: list[ev.Order] = []
         if self._may_dial:
             self._may_dial = False
@@ -230,6 +238,8 @@ class Consequences:
         others_read = KEEPER_SHARE * self._own_reads.bit_count() < len(self._picker.held)
         if self._keeps and others_read and len(self.parents.joined) > 1:
             return 0 if alone and self._picker.requested else 1
+        if self._requests.behind:
+            return 1
         if alone < ALONE_SOME or all(parent.have.complete() for parent in self.parents):
             return room
         return 1 if alone >= ALONE_MANY else min(2, room)

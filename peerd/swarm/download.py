@@ -62,6 +62,8 @@ class Download(Consequences):
             return float("inf")
         length = self.version.piece_length_bytes
         due = self._first_copies.deadline()
+        if self._requests.behind:
+            due = min(due, self._behind_until)
         if self._requests.may_rescue(self._picker, length, now):
             due = now + RESCUE_EVERY_S
         for parent in self.parents:
@@ -119,6 +121,12 @@ class Download(Consequences):
         self.parents.advise((*event.peers, *event.first), event.until)
         self._first_copies.advise([child.peer for child in event.first], event.until)
         self._may_dial = True
+        return []
+
+    def _comes_behind(self, event: ev.ComesBehind, now: float) -> list[ev.Order]:
+        if event.until != self._behind_until:
+            self._behind_until = event.until
+            self._all_may_go_on()
         return []
 
     def _joined(self, event: ev.ParentJoined, now: float) -> list[ev.Order]:
@@ -335,6 +343,7 @@ _HANDLERS: dict[type, Callable[[Download, Any, float], list[ev.Order]]] = {
     ev.LengthKnown: Download._length_known,
     ev.PeersNamed: Download._named,
     ev.Advised: Download._advised,
+    ev.ComesBehind: Download._comes_behind,
     ev.ParentJoined: Download._joined,
     ev.ParentGone: Download._gone,
     ev.ParentFull: Download._full,

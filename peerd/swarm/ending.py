@@ -67,9 +67,13 @@ async def finish(run: Ending) -> None:
         return  # The store had all of it, and the run has ended since.
     run.state = "checking"
     run.tell_keeper(msg.Progress(run.task, stored.info.version, stored.held.to_bytes()))
-    if run.whole is not None and await run.whole.result() != stored.info.digest:
-        await _dispute(run, stored)
-        return
+    if run.whole is not None:
+        wrong = await run.whole.result() != stored.info.digest
+        if wrong and stored.held.complete():
+            await _dispute(run, stored)
+            return
+        # Else a verdict came meanwhile, and took from the store what made it wrong: in dispute
+        # would be what honest peers read.
     if stored.info.digest is None:
         with trio.move_on_after(CONFIRM_WAIT_S):
             await run.confirmation.wait()
@@ -120,6 +124,8 @@ async def condemn(run: Ending, attester: PeerId, words: str) -> None:
     stored = run.stored
     assert stored is not None
     run.note(f"{attester} vouched for wrong bytes: {words}")
+    if run.state == "checking":
+        run.state = "fetching"
     spoilt = [PieceIndex(m.index) for m in _attestations(stored) if m.attester == attester]
     if attester != run.own:
         run.culprits[attester] = words

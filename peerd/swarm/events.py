@@ -46,6 +46,13 @@ class Advised:
 
 
 @dataclass(frozen=True)
+class ComesBehind:
+    """Until then another download on this peer comes before this one; -inf: none does."""
+
+    until: float
+
+
+@dataclass(frozen=True)
 class ParentJoined:
     """A link stands, and the peer said where it is and what it has."""
 
@@ -177,7 +184,7 @@ class ScopeKept:
 
 
 Event = (
-    VersionOpened | LengthKnown | PeersNamed | Advised | ParentJoined | ParentHas
+    VersionOpened | LengthKnown | PeersNamed | Advised | ComesBehind | ParentJoined | ParentHas
     | ParentActive | ParentGone | ParentFull | PieceArrived | PieceBad | PieceRejected
     | PieceLost | LeaseGranted | LeaseOver
     | PieceRead | ReaderAt | PeerCondemned | BringGranted | BringRevoked | ScopeKept

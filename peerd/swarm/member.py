@@ -186,7 +186,7 @@ class TaskMember(ABC):
         """The scheduler's leader says whom to try first, and which task comes first."""
         leader = f"leader {advice.leader}, term {advice.term}"
         if advice.place:
-            words = "pieces of other tasks are sent before this one's"
+            words = "pieces of other tasks are sent and asked for before this one's"
             self._decide(leader, words, "they are more urgent, or have less left")
         if advice.parents:
             self._decide(leader, "which parents to try first", "what it sees")

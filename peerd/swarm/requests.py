@@ -32,6 +32,9 @@ STEAL_FACTOR: Final = 4.0
 of a second one, at the end, in half of it. Guess; the waste it causes is counted."""
 LATE_MIN_S: Final = 0.25
 """… but not before it has been in flight for so long. Guess."""
+BEHIND_MAX: Final = 2
+"""Pieces in flight of a download behind another one on the same peer: what is asked for is sent,
+and shares the downlink. Not none, for parents may have nothing else to send. Guess."""
 SECONDS_MAX: Final = 2
 """Parents that are asked for one piece at the same time."""
 
@@ -42,6 +45,7 @@ class Requests:
     def __init__(self, parents: Parents, borders: Borders, rng: Random) -> None:
         self._parents, self._borders, self._rng = parents, borders, rng
         self.capped = False
+        self.behind = False
 
     def fill_all(self, picker: Picker, length_bytes: int, now: float) -> list[ev.Order]:
         """Requests for every parent with room, who should answer soonest first."""
@@ -57,6 +61,8 @@ class Requests:
             return []
         left = IN_FLIGHT_MAX_BYTES // length_bytes - len(picker.requested)
         left = max(left, int(not parent.in_flight))
+        if self.behind:
+            left = min(left, max(0, BEHIND_MAX - len(picker.requested)))
         if left < room:
             self.capped = True
         picked = picker.pick(self._borders.may_fetch(parent), min(room, left))

@@ -25,6 +25,7 @@ from peerd.link.scheduler_messages import PRIORITY_MAX
 from peerd.manifest import Attestation
 from peerd.scheduler.advising import PeerAdvice
 from peerd.scheduler.ports import EnrolState
+from peerd.swarm import events as ev
 from peerd.swarm.incoming import Arrived, Inbound, Outcome, Spoilt
 from peerd.swarm.mates import JOIN_AGAIN_S, bitmap
 from peerd.swarm.places import Places
@@ -156,6 +157,14 @@ class SwarmService:
         run = self._runs.get(advice.task)
         if run is not None and run.going():
             run.advised(advice)
+        self._give_way()
+
+    def _give_way(self) -> None:
+        """Of the downloads on this peer the first in order gets most of what comes in."""
+        going = [task for task, run in self._runs.items() if run.going()]
+        for task in going:
+            until = self._places.behind_until(task, going)
+            self._runs[task].post(ev.ComesBehind(until))
 
     async def remove(self, task: TaskId) -> int:
         """Forget a task: ends its run, unlinks its versions. Returns the number of versions."""
@@ -198,6 +207,7 @@ class SwarmService:
         task = run.task
         if self._runs.get(task) is run:
             del self._runs[task], self._going[task]
+        self._give_way()
         self._past[task] = run
         self._past.move_to_end(task)
         if len(self._past) > PAST_MAX:

@@ -10,8 +10,8 @@ soon, for a child passes on only what it has whole.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import islice
@@ -62,7 +62,7 @@ class Rank(IntEnum):
 
 
 @dataclass
-class Child:
+class ServedChild:
     """What one peer waits for, and what is in hand for it, with the time since when.
 
     `passed`: how many others were served since its turn had come; `lacking`: pieces that it lacked
@@ -89,8 +89,8 @@ class Turns:
         self._fed_first: dict[VersionId, tuple[frozenset[PeerId], float]] = {}
         self._taken = 0
         self._busy_s, self._looked_at, self._was_busy = 0.0, -inf, False
-        self.children: OrderedDict[PeerId, Child] = OrderedDict()
-        self._served: dict[PeerId, Child] = {}  # Those for whom something is in hand.
+        self.children: OrderedDict[PeerId, ServedChild] = OrderedDict()
+        self._served: dict[PeerId, ServedChild] = {}  # Those for whom something is in hand.
         self.spread: OrderedDict[Item, None] = OrderedDict()
         self.hands = HANDS_START
         self.took_s = SOON_S
@@ -129,7 +129,7 @@ class Turns:
 
     def asked(self, peer: PeerId, items: Iterable[Item], lacking: int) -> list[Item]:
         """A child asks, which lacks so many pieces in all; returns what is too much."""
-        child = self.children.setdefault(peer, Child())
+        child = self.children.setdefault(peer, ServedChild())
         child.lacking = lacking
         wanted = list(items)
         room = REQUESTS_MAX - len(child.waiting)
@@ -160,28 +160,35 @@ class Turns:
             return None
         others = any(each.waiting and not each.in_hand for each in self.children.values())
         most = 1 if stuck and others else SENDS_AT_ONCE
-        first = self._first(now)
-        if first is not None:
+        first, behind = self._first(now)
+        if first is None:
+            return self._turn(most, now, None)
+        room = behind < max(1, self.hands // FAIR_EVERY)
+        if not room or self._taken % FAIR_EVERY != FAIR_EVERY - 1:
             turn = self._turn(most, now, first)
-            if turn is not None:
+            if turn is not None or not room:
                 return turn
         return self._turn(most, now, None)
 
-    def _first(self, now: float) -> VersionId | None:
-        """The content whose turn it is, where it makes a difference."""
-        if now >= self._places_until or self._taken % FAIR_EVERY == FAIR_EVERY - 1:
-            return None
+    def _first(self, now: float) -> tuple[VersionId | None, int]:
+        """The content that comes first, where it makes a difference, and how many pieces of others
+        are in hand: all in hand share the uplink."""
+        if now >= self._places_until:
+            return None, 0
+        hands = Counter(item[0] for item in self._hands(now))
         asked = {
             item[0] for child in self.children.values() for item in islice(child.waiting, LOOK_MAX)
         }
+        asked.update(hands)
         if len(asked) < 2:
-            return None
+            return None, 0
         last = len(self._places)
-        return min(asked, key=lambda version: (self._places.get(version, last), version))
+        first = min(asked, key=lambda version: (self._places.get(version, last), version))
+        return first, hands.total() - hands[first]
 
     def _turn(self, most: int, now: float, only: VersionId | None) -> tuple[PeerId, Item] | None:
         """Whose piece it is, of all or of one content `only`."""
-        passed: list[tuple[PeerId, Child, Item, Rank]] = []
+        passed: list[tuple[PeerId, ServedChild, Item, Rank]] = []
         for peer, child in self.children.items():
             if not child.waiting or len(child.in_hand) >= most:
                 continue
@@ -200,7 +207,7 @@ class Turns:
                 return self._take(passed, ranks.index(rank), now)
         return self._take(passed, self._furthest_behind([child for _, child, *_ in passed]), now)
 
-    def _furthest_behind(self, children: list[Child]) -> int:
+    def _furthest_behind(self, children: list[ServedChild]) -> int:
         """Which of them lacks most, of those that wait for nothing in hand; of equals the first.
 
         All end when the last one does, and who fell behind once is else served like the others
@@ -213,7 +220,7 @@ class Turns:
 
         return max(range(len(children)), key=behind)
 
-    def _best(self, child: Child, only: VersionId | None) -> tuple[Item | None, Rank]:
+    def _best(self, child: ServedChild, only: VersionId | None) -> tuple[Item | None, Rank]:
         """Of what it waits for what is worth most: sent to one, it can be passed on while the rest
         of the children get theirs from there."""
         best, rank = None, Rank.SECOND
@@ -231,7 +238,7 @@ class Turns:
         return best, rank
 
     def _take(
-        self, among: list[tuple[PeerId, Child, Item, Rank]], place: int, now: float
+        self, among: list[tuple[PeerId, ServedChild, Item, Rank]], place: int, now: float
     ) -> tuple[PeerId, Item]:
         """That one is served; those before it are passed over."""
         for _, each, *_ in among[:place]:
@@ -289,12 +296,15 @@ class Turns:
         return due
 
     def _counted(self, now: float) -> int:
+        return sum(1 for _ in self._hands(now))
+
+    def _hands(self, now: float) -> Iterator[Item]:
         """In hand, without what its child does not take: what was begun later is sent already."""
-        held_s, counted = self._held_s(), 0
+        held_s = self._held_s()
         for child in self._served.values():
-            for at in child.in_hand.values():
-                counted += at >= self._newest_sent or now - at < held_s
-        return counted
+            for item, at in child.in_hand.items():
+                if at >= self._newest_sent or now - at < held_s:
+                    yield item
 
     def _added(self, now: float) -> int:
         """While no byte leaves at all, one more from time to time, after twice as long each time:

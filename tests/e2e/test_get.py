@@ -33,6 +33,13 @@ def get(
     )  # fmt: skip
 
 
+def wait_for_bytes(peer: Peer) -> None:
+    ends_at = time.monotonic() + 30
+    while peer.status()["origin_bytes"] == 0:
+        assert time.monotonic() < ends_at, "nothing is read"
+        time.sleep(0.05)
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as content:
         return "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
@@ -162,11 +169,11 @@ def test_a_cut_off_get_is_resumed(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_the_daemon_dies_in_mid_download(lab: Lab, folder: Path) -> None:
-    origin, peer = lab.origin(16 * MIB, "--rate", str(4 * MIB)), lab.peer()
+    origin, peer = lab.origin(16 * MIB, "--rate", str(1 * MIB)), lab.peer()
     command = [sys.executable, "-m", "peerd", "get", origin.url, "-O", str(folder / "f"),
                "--socket", peer.socket]  # fmt: skip
     wish = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
+    wait_for_bytes(peer)
     peer.kill(signal.SIGKILL)
     _, words = wish.communicate(timeout=30)
     assert wish.returncode == 3

@@ -205,6 +205,26 @@ def test_an_evaluator_of_an_operators_own_is_asked_and_may_say_too_little() -> N
     assert PeerId("p1") not in parents, "below 0"
 
 
+def test_one_that_comes_into_another_swarm_hears_of_its_place_in_both_at_once() -> None:
+    desk, other = Desk(), TaskId("e" * 64)
+    for name in ("a", "b"):
+        desk.says(name)
+    assert set(desk.advised()) == {"a", "b"}
+    swarm = SwarmReport(other, 100, 1 << 18, 99, True, True, 6, 0)
+    both = Report(PeerId("a"), 10, 0, 0, 0, 0, (swarm,), (), (), ())
+    desk.now = 1.0
+    desk.seen.report(both, "", desk.now)
+    desk.advisor.noticed(other, both.peer)
+    found = desk.advisor.advise(desk.seen, desk.now)
+    assert {(each.task, each.place) for each in found} == {(other, 0), (TASK, 1)}
+    assert {each.peer for each in found} == {"a"}, "nobody else's order has changed"
+    desk.now = 5.9
+    again = desk.advisor.advise(desk.seen, desk.now)
+    assert [each.peer for each in again if each.task == TASK] == ["b"], "a heard it since"
+    desk.now = 6.0
+    assert TASK in {each.task for each in desk.advisor.advise(desk.seen, desk.now)}
+
+
 def test_who_leads_no_more_advises_nobody() -> None:
     desk = Desk()
     desk.says("a")

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from peerd.ids import PeerId, TaskId
-from peerd.link.scheduler_messages import Advised, Report, SwarmReport
+from peerd.link.scheduler_messages import AdvisedPeer, Report, SwarmReport
 from peerd.scheduler.advisor import Advisor
 from peerd.scheduler.topology import Topology
 
@@ -29,7 +29,7 @@ class Desk:
         said = Report(PeerId(name), 0, 0, up, up, 0, swarms, (), (), ())
         self.seen.report(said, zone, 0.0)
 
-    def decides(self, name: str) -> Advised:
+    def decides(self, name: str) -> AdvisedPeer:
         peer = PeerId(name)
         return self.advisor.decide(self.seen, TASK, peer, self.seen.tasks[TASK][peer], 0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from peerd.link.messages import LeaseKind, Outcome
-from peerd.scheduler.keeper_events import Advised
+from peerd.scheduler.keeper_events import KeeperAdvised
 from tests.scheduler.desk import Desk
 
 
@@ -27,7 +27,7 @@ def crowd(numbers: int = 9) -> Desk:
 
 def advise(desk: Desk, last: Iterable[int] = (), readers: int = 0, for_s: float = 10.0) -> None:
     named = frozenset(desk.id(number) for number in last)
-    desk.event(Advised(desk.task, named, readers, desk.now + for_s, "leader x, term 3"))
+    desk.event(KeeperAdvised(desk.task, named, readers, desk.now + for_s, "leader x, term 3"))
 
 
 def readers(desk: Desk) -> set[int]:

@@ -229,7 +229,7 @@ def test_registered_holders_are_asked_first_and_nothing_is_read() -> None:
     _, holder, gone, asker = desk.order
     version = desk.version(holder, 10)
     for number in (holder, gone):
-        desk.hear(number, m.Holdings((version,), "", False))
+        desk.hear(number, m.Register((version,), "", False))
     desk.enrol(asker)
     desk.later(0.8)
     desk.hear(holder, state(desk))
@@ -246,7 +246,7 @@ def test_registered_holders_are_asked_first_and_nothing_is_read() -> None:
 def test_when_no_registered_holder_answers_it_is_read() -> None:
     desk = Desk(range(1, 4))
     _, holder, asker = desk.order
-    desk.hear(holder, m.Holdings((desk.version(holder, 10),), "", False))
+    desk.hear(holder, m.Register((desk.version(holder, 10),), "", False))
     desk.enrol(asker)
     desk.later(3.0)
     desk.ask(asker, 4)
@@ -257,7 +257,7 @@ def test_a_holder_counts_before_a_keeper_that_just_started_has_it_in_view() -> N
     desk = Desk(range(1, 4))
     own, holder, asker = desk.order
     desk.members([own, asker])
-    desk.hear(holder, m.Holdings((desk.version(holder, 10),), "", True))
+    desk.hear(holder, m.Register((desk.version(holder, 10),), "", True))
     desk.enrol(asker)
     desk.later(0.8)
     assert desk.to(holder, m.Probe)
@@ -276,7 +276,7 @@ def test_a_holder_counts_before_a_keeper_that_just_started_has_it_in_view() -> N
 def test_a_holder_that_answers_late_counts_from_then_on() -> None:
     desk = Desk(range(1, 4))
     _, holder, asker = desk.order
-    desk.hear(holder, m.Holdings((desk.version(holder, 10),), "", False))
+    desk.hear(holder, m.Register((desk.version(holder, 10),), "", False))
     desk.enrol(asker)
     desk.later(3.0)
     desk.ask(asker, 2)
@@ -372,7 +372,7 @@ def test_memory_is_bounded() -> None:
 
     for number in range(60):
         spec = TaskSpec(f"https://origin.example/{number}")
-        desk.hear(1, m.Holdings((version_of(key(1), 1, spec=spec),), "", False))
+        desk.hear(1, m.Register((version_of(key(1), 1, spec=spec),), "", False))
     assert len(desk.core._seats) == 20
 
 

@@ -43,6 +43,16 @@ def test_what_is_urgent_overtakes_what_is_not() -> None:
     assert scheduled["origin_copies"] <= 1.02
 
 
+def test_where_downlinks_bind_the_first_in_order_gets_most_of_them() -> None:
+    degraded, scheduled = (
+        run("downlinks", peers__count="8", peers__schedulers=str(schedulers))
+        for schedulers in (0, 2)
+    )
+    assert scheduled["tasks"][1]["p50_s"] <= 0.75 * degraded["tasks"][1]["p50_s"]
+    most = [row["time_over_bound"]["max"] for row in (degraded, scheduled)]
+    assert most[1] <= 1.05 * most[0]
+
+
 @pytest.mark.parametrize("at", ["0.0", "0.5"])
 def test_the_leader_is_killed_and_nobody_fails(at: str) -> None:
     """Another leads within four seconds, and the download went on meanwhile."""
@@ -107,6 +117,22 @@ def test_who_was_seen_to_be_slow_reads_nothing_of_the_next_content() -> None:
         ]  # fmt: skip
         waits.append(sum(row["tasks"][1]["p50_s"] for row in rows))
     assert waits[1] <= 0.8 * waits[0]
+
+
+def test_delegates_of_cells_that_were_seen_to_be_slow_read_next_to_nothing() -> None:
+    """Eighty peers are two cells; two of three uplinks have a tenth or a hundredth."""
+    changes = {
+        "peers.count": "80", "peers.schedulers": "2",
+        "tasks": '[{size = "16MiB"}, {size = "32MiB", at_s = 14.0}]',
+    }  # fmt: skip
+    world = World(load("mixed-speeds", changes), 1, Trace())
+    world.run()
+    content = world.contents[1]
+    rates = {peer.own: peer.rate for peer in world.peers}
+    copies = [copy for peer in world.peers for copy in peer.copies if copy.content is content]
+    assert all(copy.done_at is not None for copy in copies)
+    slow = [made for made in copies[0].store.made if rates[made.attester] < 1.0]
+    assert len(slow) <= 12, "those of the first moment, before anything was advised"
 
 
 def test_the_table_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:

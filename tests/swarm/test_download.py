@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 import pytest
@@ -18,7 +19,7 @@ from peerd.swarm.consequences import LEASES_WANTED
 from peerd.swarm.download import Download
 from peerd.swarm.parents import STALL_S
 from peerd.swarm.picker import IllegalStep, Picker, PieceState
-from peerd.swarm.requests import LATE_MIN_S
+from peerd.swarm.requests import BEHIND_MAX, LATE_MIN_S
 from peerd.units import KIB
 
 OWN, ANN, BOB = PeerId("own"), PeerId("ann"), PeerId("bob")
@@ -106,6 +107,25 @@ def test_a_keeper_that_gets_nothing_from_others_reads_on() -> None:
     for index in (61, 62, 63):
         core.handle(ev.PieceRead(PieceIndex(index)), 0.2)
     assert rooms(core.asked_again(OWN))[0] > 1, "it reads most of it, be it alone to reach it"
+
+
+def test_behind_another_download_little_is_asked_for_until_that_ends() -> None:
+    core = opened(64)
+    core.handle(ev.ParentJoined(ANN, PieceSet.full(64)), 0.0)
+    for index in (0, 1, 2):
+        core.handle(ev.PieceArrived(ANN, PieceIndex(index), PIECE), 0.01 * index)
+    assert rooms(core.handle(ev.ComesBehind(until=10.0), 0.1)) == [1]
+    owed = list(core.parents.joined[ANN].in_flight)
+    for index in owed:
+        core.handle(ev.PieceArrived(ANN, PieceIndex(index), PIECE), 0.2)
+    core.handle(ev.ParentJoined(BOB, PieceSet.full(64)), 0.3)
+    assert sum(len(parent.in_flight) for parent in core.parents) == BEHIND_MAX
+    assert core.deadline(0.3) <= 10.0
+    assert len(requests(core.expire(10.0))[BOB]) >= 1, "what was said counts no more"
+    core.handle(ev.ComesBehind(until=20.0), 10.0)
+    orders = core.handle(ev.ComesBehind(until=-math.inf), 10.0)
+    assert LEASES_WANTED in rooms(orders)
+    core.validate()
 
 
 def test_all_held_is_said_once() -> None:

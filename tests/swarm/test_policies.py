@@ -324,6 +324,24 @@ def test_of_several_contents_three_pieces_of_four_are_of_the_first_in_order() ->
     assert turn[1][0] == later, "nothing waits for who does not ask"
 
 
+def test_contents_behind_have_a_quarter_of_what_is_in_hand() -> None:
+    """All in hand share the uplink: with few children all that is asked for is in hand."""
+    turns, later, sooner = Turns(), VersionId("c" * 64), VersionId("d" * 64)
+    turns.order({later: 1, sooner: 0}, until=10.0)
+    turns.hands = 8
+    for version, few in ((later, 8), (sooner, 2)):
+        turns.asked(child(0), [(version, index) for index in range(few)], 20)
+        turns.asked(child(1), [(version, index) for index in range(few)], 20)
+    taken = []
+    while (turn := turns.next(0.0)) is not None:
+        taken.append(turn)
+    assert sum(item[0] == later for _, item in taken) == 2
+    assert sum(item[0] == sooner for _, item in taken) == 4, "all that was asked for"
+    for peer, item in taken:
+        turns.sent(peer, item, 0.1, whole=True)
+    assert [turns.next(0.1) is not None for _ in range(9)] == [True] * 8 + [False], "nobody else"
+
+
 def test_what_was_read_here_goes_first_to_whom_a_leader_named() -> None:
     turns = Turns(lambda item: item[1] < 10)
     turns.feed_first(VERSION, [child(3), PeerId("a stranger")], until=10.0)

@@ -21,6 +21,7 @@ from peerd.manifest import Attestation, VersionInfo, version_id
 from peerd.origin.memory import MemoryOrigin
 from peerd.signing import SigningKey
 from peerd.store.memory import MemoryStore, MemoryVersion
+from peerd.swarm.ending import condemn, finish
 from peerd.swarm.incoming import Arrived, Inbound
 from peerd.swarm.serving import Serving
 from peerd.swarm.turns import REQUESTS_MAX, SENDS_AT_ONCE
@@ -56,9 +57,9 @@ async def hold(stored: MemoryVersion, index: int, data: bytes) -> None:
     await stored.acknowledge(PieceIndex(index), attested(stored, index, data))
 
 
-def attested(stored: MemoryVersion, index: int, data: bytes) -> Attestation:
+def attested(stored: MemoryVersion, index: int, data: bytes, key: SigningKey = KEY) -> Attestation:
     return Attestation.made(
-        KEY, stored.info.version, PieceIndex(index), blake3.blake3(data).digest()
+        key, stored.info.version, PieceIndex(index), blake3.blake3(data).digest()
     )
 
 
@@ -257,6 +258,62 @@ async def test_a_piece_that_is_dropped_while_it_is_hashed(autojump_clock: Any) -
             digest = await whole.result()
         nursery.cancel_scope.cancel()
     assert digest == "sha256:" + hashlib.sha256(b"".join(PIECES)).hexdigest()
+
+
+class Ended:
+    """As much of a run as its end and a verdict touch."""
+
+    def __init__(self, stored: MemoryVersion) -> None:
+        self.task, self.ask, self.own = TASK, ask_for(URL, digest=DIGEST), PeerId("own")
+        self.stored, self.state, self.stale = stored, "fetching", False
+        self.whole, self.confirmation = self, trio.Event()
+        self.culprits: dict[PeerId, str] = {}
+        self.told: list[Message] = []
+        self.posted: list[object] = []
+        self.error: Exception | None = None
+        self.completed = False
+
+    async def result(self) -> str:
+        """While the whole is hashed the keeper says whose pieces make it wrong."""
+        await condemn(self, KEY.peer_id, "two others read something else")  # type: ignore[arg-type]
+        return "sha256:" + "0" * 64
+
+    def going(self) -> bool:
+        return self.error is None and not self.completed
+
+    def tell_keeper(self, message: Message) -> bool:
+        self.told.append(message)
+        return True
+
+    def note(self, words: str) -> None: ...
+
+    def lost(self, index: PieceIndex) -> None: ...
+
+    def post(self, event: object) -> None:
+        self.posted.append(event)
+
+    def complete(self) -> None:
+        self.completed = True
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+
+
+async def test_a_verdict_that_comes_while_the_whole_is_hashed_puts_nobody_else_in_dispute(
+    autojump_clock: Any,
+) -> None:
+    """Its pieces were gone from what was put in dispute, the rest of it was right, and so the
+    content was said not to have its digest."""
+    stored = await stored_version(info_of(), held=7)
+    other = SigningKey(bytes([1]) * 32)
+    stored.write(PieceIndex(7), [memoryview(PIECES[7])])
+    await stored.acknowledge(PieceIndex(7), attested(stored, 7, PIECES[7], other))
+    run = Ended(stored)
+    await finish(run)  # type: ignore[arg-type]
+    assert [type(message) for message in run.told] == [msg.Progress]
+    assert run.error is None
+    assert not run.completed
+    assert run.state == "fetching"
 
 
 async def test_waiting_for_a_digest_costs_nothing_while_a_piece_is_missing(

@@ -21,7 +21,7 @@ from peerd.link.messages import decode_message, encode_message
 from peerd.link.scheduler_messages import (
     ADVISED_MAX,
     Advice,
-    Advised,
+    AdvisedPeer,
     KeptReport,
     Report,
     Reports,
@@ -99,7 +99,7 @@ class Leader:
         return size
 
 
-def _encoded(advised: list[Advised]) -> list[bytes]:
+def _encoded(advised: list[AdvisedPeer]) -> list[bytes]:
     return [
         encode_message(Advice(7, 10.0, tuple(advised[at : at + ADVISED_MAX]), ()))
         for at in range(0, len(advised), ADVISED_MAX)

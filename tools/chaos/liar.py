@@ -24,9 +24,9 @@ from peerd.ids import PeerId, TaskId
 from peerd.link.scheduler_messages import (
     FIRST_MAX,
     Advice,
-    Advised,
     AdvisedKeeper,
     AdvisedParent,
+    AdvisedPeer,
 )
 from peerd.link.service import LinkService
 from peerd.scheduler import scheduling
@@ -92,13 +92,13 @@ class Rubbish(Advisor):
 
     def decide(
         self, seen: Topology, task: TaskId, peer: PeerId, said: InSwarm, now: float
-    ) -> Advised:
+    ) -> AdvisedPeer:
         self.decisions += 1
         known = [each for each in seen.peers if each != peer]
         some = [_nobody(), *RNG.sample(known, min(len(known), 2)), _nobody()]
         parents = tuple(AdvisedParent(each, RNG.randrange(1 << 7)) for each in some)
         first = tuple(RNG.sample([*known, _nobody()], min(len(known), FIRST_MAX)))
-        return Advised(peer, task, RNG.randrange(1 << 16), parents, first)
+        return AdvisedPeer(peer, task, RNG.randrange(1 << 16), parents, first)
 
     def keepers(self, seen: Topology, now: float) -> list[AdvisedKeeper]:
         everybody = list(seen.peers)

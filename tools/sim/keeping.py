@@ -93,7 +93,7 @@ class Keeping:
 
     def advised(self, advice: KeeperAdvice) -> None:
         by, last = f"leader {advice.leader}", frozenset(advice.last)
-        self._keep(kept.Advised(advice.task, last, advice.readers, advice.until, by))
+        self._keep(kept.KeeperAdvised(advice.task, last, advice.readers, advice.until, by))
 
     def holds(self, version: VersionInfo) -> None:
         found = self._seekers.get(version.task)

@@ -22,7 +22,7 @@ from peerd.swarm.first_copies import FirstCopies
 from peerd.swarm.parents import WINDOW_S, Parent
 from peerd.swarm.picker import RANDOM_FIRST, Picker
 from peerd.swarm.requests import Requests
-from peerd.swarm.turns import Child, Item, Rank, Turns
+from peerd.swarm.turns import Item, Rank, ServedChild, Turns
 from tools.sim.copies import Copy
 from tools.sim.peer import SimPeer
 from tools.sim.report import readers_over_bound, times_over_bound
@@ -119,13 +119,13 @@ def _same_time(self: Parent, piece_length_bytes: int) -> float:
     return WINDOW_S * (1 + len(self.in_flight))
 
 
-def _oldest(self: Turns, child: Child, only: VersionId | None) -> tuple[Item | None, Rank]:
+def _oldest(self: Turns, child: ServedChild, only: VersionId | None) -> tuple[Item | None, Rank]:
     """Turns._best, but whatever was asked for first."""
     first = child.waiting[0]
     return None if first in child.in_hand else first, Rank.FIRST
 
 
-def _in_turn(self: Turns, children: list[Child]) -> int:
+def _in_turn(self: Turns, children: list[ServedChild]) -> int:
     """Turns._furthest_behind"""
     return 0
 

@@ -93,6 +93,8 @@ class Run:
                 if parent.in_flight:
                     self.peer.send(parent.peer, msg.Cancel(version.version, _indices(parent)))
         self.scopes.leave()
+        if self.peer.scheduler is not None:
+            self.peer.scheduler.give_way()
 
     def fail(self, words: str) -> None:
         if not self.finished:

@@ -16,8 +16,8 @@ from tools.sim.trace import Trace
 from tools.sim.world import World
 
 SCENARIOS: Final = (
-    "flash-crowd", "zones", "several-tasks", "priorities", "mixed-speeds", "overloaded", "late",
-    "few-pieces", "unequal-zones",
+    "flash-crowd", "zones", "several-tasks", "priorities", "downlinks", "mixed-speeds",
+    "overloaded", "late", "few-pieces", "unequal-zones",
 )  # fmt: skip
 SCHEDULERS: Final = 2
 COMMON: Final = {"peers.up_s": "5.0"}

@@ -104,6 +104,14 @@ class Scheduler:
         for copy in self._peer.copies:
             if copy.content.task == advice.task and copy.going is not None:
                 copy.going.post(ev.Advised(advice.parents, advice.until, advice.first))
+        self.give_way()
+
+    def give_way(self) -> None:
+        """What swarm/service.py does: the first download in order gets most of what comes in."""
+        going = [copy.going for copy in self._peer.copies if copy.going is not None]
+        tasks = [run.task for run in going]
+        for run in going:
+            run.post(ev.ComesBehind(self._places.behind_until(run.task, tasks)))
 
     # --- what it tells of itself
 
