@@ -44,6 +44,8 @@ class Peer:
             "--listen": f"/ip4/127.0.0.1/tcp/{self.overlay_port}",
             "--link-listen": f"127.0.0.1:{self.link_port}",
             "--disk-reserve": "0",
+            "--metrics-listen": "off",
+            "--health-listen": "off",
         }
         if bootstrap is not None:
             arguments["--bootstrap"] = f"127.0.0.1:{bootstrap.overlay_port}"

@@ -77,6 +77,16 @@ def peerd() -> None:
     help="Where links listen; the first --listen's host, one port above it, unless given.",
 )
 @click.option(
+    "--metrics-listen",
+    metavar="HOST:PORT",
+    help="Where /metrics is for Prometheus; 127.0.0.1:4002 unless given, off for nowhere.",
+)
+@click.option(
+    "--health-listen",
+    metavar="HOST:PORT",
+    help="Where /healthy is for probes; 127.0.0.1:4003 unless given, off for nowhere.",
+)
+@click.option(
     "--announce",
     multiple=True,
     metavar="ADDRESS",

@@ -53,6 +53,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scheduler: bool
     evaluator: str | None
     name: str
+    metrics_listen: str | None
+    health_listen: str | None
     socket: str
     socket_mode: int
     socket_group: str | None
@@ -118,6 +120,8 @@ def _default(values: dict[str, Any], environment: Mapping[str, str], user_id: in
     port = 0 if values.setdefault("ephemeral", False) else OVERLAY_PORT
     listen = values.setdefault("listen", (f"/ip4/127.0.0.1/tcp/{port}",))
     values.setdefault("link_listen", _link_beside(listen[0]))
+    for key, address in _WATCHED_AT.items():
+        values.setdefault(key, None if values["ephemeral"] else address)
     values.setdefault("name", _host_name())
     for key, value in _DEFAULTS.items():
         values.setdefault(key, value)
@@ -135,6 +139,9 @@ def _link_beside(listen: str) -> str:
 def _host_name() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", sockets.gethostname())[:64] or "peer"
 
+
+_WATCHED_AT: Final = {"metrics_listen": "127.0.0.1:4002", "health_listen": "127.0.0.1:4003"}
+"""The ports that Dragonfly's users have configured. A daemon for one download has none."""
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "announce": (),

@@ -206,6 +206,11 @@ def _link_listen(value: object) -> str:
     return text
 
 
+def _listen_or_off(value: object) -> str | None:
+    """TOML has no null, a variable and a flag neither."""
+    return None if value in ("off", None) else _link_listen(value)
+
+
 def _host_port(text: str, *, least: int) -> str:
     host, colon, port = text.rpartition(":")
     if not colon:
@@ -233,6 +238,8 @@ PARSERS: Final[dict[str, Callable[[object], Any]]] = {
     "data_dir": _directory,
     "listen": _list(_listen, least=1),
     "link_listen": _link_listen,
+    "metrics_listen": _listen_or_off,
+    "health_listen": _listen_or_off,
     "announce": _list(_dialled),
     "bootstrap": _list(_dialled),
     "zone": _zone,

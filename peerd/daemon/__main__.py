@@ -77,6 +77,10 @@ def _greet(daemon: Daemon) -> None:
     for address in daemon.links.listening:
         print(f"  links    {address}")
     print(f"  socket   {config.socket}")
+    if config.metrics_listen is not None:
+        print(f"  metrics  http://{config.metrics_listen}/metrics")
+    if config.health_listen is not None:
+        print(f"  health   http://{config.health_listen}/healthy")
     print(f"  {OPEN_WARNING}")
     if not config.ephemeral:
         print(f"on the next machine type: {_invitation(overlay, config)}")

@@ -1,7 +1,7 @@
 """Builds every service of the daemon and runs them, in the order in which they need each other.
 
-Always: store, origin, overlay, links, gossip, keepers, schedulers, swarm, control socket: opened in
-this order, closed in reverse; nothing here decides anything.
+Always: store, origin, overlay, links, gossip, keepers, schedulers, swarm, what watches, control
+socket: opened in this order, closed in reverse; nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from peerd.cluster.keys import load_or_make_key, open_data_dir
 from peerd.config import Config
 from peerd.daemon.counting import Counting
 from peerd.daemon.facts import FactsOfPeer
+from peerd.daemon.fitness import FitnessWatch
 from peerd.daemon.plugins import evaluator_named
 from peerd.daemon.router import Router
 from peerd.daemon.services import Services
 from peerd.errors import IdentityCloned, UsageError
 from peerd.gateway.control import ControlServer
 from peerd.gateway.facade import Facade
+from peerd.gateway.health import judge
+from peerd.gateway.metrics import Metrics, Seen
+from peerd.gateway.watching import Watching
 from peerd.gossip.membership import IdentityConflict
 from peerd.gossip.records import OwnFacts
 from peerd.gossip.service import GossipService
@@ -119,6 +123,9 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)
         )
         counting.delivered = lambda: facade.delivered_bytes
+        fitness = FitnessWatch(
+            overlay, config.data_dir, config.disk_reserve, bootstrapped=bool(config.bootstrap)
+        )
         facade.lingers = lambda: _lingers(config, gossip)
         gossip.on_change(keepers.members_changed)
         gossip.on_change(schedulers.members_changed)
@@ -136,6 +143,8 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             await services.start(schedulers.run)
             await services.start(swarm.run)
             await services.start(counting.run)
+            await services.start(fitness.run)
+            await services.start(_watching(config, facade, fitness, swarm).run)
             control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
             await services.start(control.run)
             yield Daemon(config, key, origin, overlay, links, gossip, swarm, facade, conflict)
@@ -144,6 +153,19 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
                 await gossip.leave()
             await services.stop()
             nursery.cancel_scope.cancel()
+
+
+def _watching(
+    config: Config, facade: Facade, fitness: FitnessWatch, swarm: SwarmService
+) -> Watching:
+    def seen() -> Seen:
+        status = facade.status()
+        found = fitness.now(status["peers"])
+        return Seen(status, found, judge(found), swarm.ended)
+
+    return Watching(
+        Metrics(seen), lambda: seen().health, config.metrics_listen, config.health_listen
+    )
 
 
 def _own_facts(config: Config) -> OwnFacts:

@@ -84,8 +84,14 @@ class Exchange:
     async def answer(self, status: int, value: Any, *, descriptors: Sequence[int] = ()) -> None:
         """A whole JSON answer. Descriptors travel beside its first byte (unix sockets only)."""
         body = msgspec.json.encode(value) + b"\n"
+        await self.reply(status, "application/json", body, descriptors=descriptors)
+
+    async def reply(
+        self, status: int, content_type: str, body: bytes, *, descriptors: Sequence[int] = ()
+    ) -> None:
+        """A whole answer of any kind; to a HEAD its headers alone."""
         size = ("Content-Length", str(len(body)))
-        head = self._head(status, [("Content-Type", "application/json"), size])
+        head = self._head(status, [("Content-Type", content_type), size])
         sent = b"" if self.head_only else self._event(h11.Data(data=body))
         await self._transmit(head + sent + self._event(h11.EndOfMessage()), descriptors)
 

@@ -8,7 +8,7 @@ the keeper for a while.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from peerd.task import Ask, TaskSpec, is_shared, task_id, told_spec
 
 log = logging.getLogger(__name__)
 
+OK: Final = "ok"
 RUNS_MAX: Final = 256
 """Downloads at once on one peer. Guess: beyond it they only slow each other down."""
 PAST_MAX: Final = 1000
@@ -91,7 +92,10 @@ class PartialHolder:
 
 
 class SwarmService:
-    """The swarm side of the daemon: `get` for callers, LinkHandler's swarm part for links."""
+    """The swarm side of the daemon: `get` for callers, LinkHandler's swarm part for links.
+
+    `ended`: downloads, by the error's code, or "ok".
+    """
 
     def __init__(self, near: Surroundings, own_secret: bytes, *, seed: bool) -> None:
         self.near = near
@@ -103,6 +107,7 @@ class SwarmService:
         self._partial: OrderedDict[TaskId, PartialHolder] = OrderedDict()
         self._joined: dict[PeerId, dict[VersionId, float]] = {}
         self._places = Places()
+        self.ended: Counter[str] = Counter()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -208,6 +213,7 @@ class SwarmService:
         if self._runs.get(task) is run:
             del self._runs[task], self._going[task]
         self._give_way()
+        self.ended[OK if run.error is None else run.error.code] += 1
         self._past[task] = run
         self._past.move_to_end(task)
         if len(self._past) > PAST_MAX:

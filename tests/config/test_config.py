@@ -66,6 +66,17 @@ def test_a_daemon_for_one_download_takes_any_free_port() -> None:
     assert (config.listen, config.link_listen) == (("/ip4/127.0.0.1/tcp/0",), "127.0.0.1:0")
 
 
+def test_probes_and_scrapes_have_ports_unless_it_is_for_one_download() -> None:
+    usual = loaded()
+    assert (usual.metrics_listen, usual.health_listen) == ("127.0.0.1:4002", "127.0.0.1:4003")
+    once = loaded({"ephemeral": True})
+    assert (once.metrics_listen, once.health_listen) == (None, None)
+    said = loaded({"metrics_listen": "off"}, environment={"PEERD_HEALTH_LISTEN": "[::1]:9"})
+    assert (said.metrics_listen, said.health_listen) == (None, "[::1]:9")
+    with pytest.raises(UsageError, match="--metrics-listen: 'none' has no port"):
+        loaded({"metrics_listen": "none"})
+
+
 def test_all_forms_of_a_value_mean_the_same(tmp_path: Path) -> None:
     file = written(
         tmp_path,

@@ -76,6 +76,7 @@ class Peer:
     flags: list[str]
     mode: str = ""
     socket_name: str = "s"
+    watched: str = "off"
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -89,7 +90,8 @@ class Peer:
             sys.executable, "-m", "peerd", "join", "--data-dir", str(self.home / "data"),
             "--socket", self.socket, "--listen", f"/ip4/127.0.0.1/tcp/{self.overlay_port}",
             "--link-listen", f"127.0.0.1:{self.link_port}", "--name", self.name,
-            "--disk-reserve", "64MiB", *self.flags,
+            "--disk-reserve", "64MiB", "--metrics-listen", self.watched,
+            "--health-listen", self.watched, *self.flags,
         ]  # fmt: skip
         if self.mode:
             command = [sys.executable, "-m", "tools.chaos.liar", self.mode, self._settings(command)]

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from peerd.cli import client
-from tests.e2e.lab import MIB, Lab, Peer, all_get, check_right
+from tests.e2e.lab import MIB, Lab, Peer, all_get, check_right, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -252,3 +253,27 @@ def test_limits_hold_for_origins_and_for_peers(lab: Lab) -> None:
     check_right([got], origin)
     assert got.done["from_origin"] == 0
     assert time.monotonic() - began >= 2
+
+
+def test_a_scrape_and_a_probe_say_how_it_is(lab: Lab) -> None:
+    metrics, health = free_port(), free_port()
+    peer = lab.peer(start=False)
+    peer.flags += ["--metrics-listen", f"127.0.0.1:{metrics}",
+                   "--health-listen", f"127.0.0.1:{health}"]  # fmt: skip
+    peer.start()
+    origin = lab.origin(MIB)
+    check_right([peer.get(origin.url)], origin)
+    assert peer.get(origin.url + "-of-nobody").error is not None
+    with urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=10) as answer:
+        scraped = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+    assert float(scraped["peerd_origin_bytes_total"]) == MIB
+    assert scraped['peerd_downloads_ended_total{result="ok"}'] == "1.0"
+    assert scraped['peerd_downloads_ended_total{result="origin-not-found"}'] == "1.0"
+    with urlopen(f"http://127.0.0.1:{health}/healthy", timeout=10) as answer:
+        assert json.load(answer) == {"state": "ready", "reasons": []}
+    second = lab.peer(start=False)
+    second.flags += ["--health-listen", f"127.0.0.1:{health}"]
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(30) == 2
+    assert f"cannot listen on 127.0.0.1:{health}" in second.log()

@@ -62,6 +62,7 @@ def start_daemon(run: Run, name: str) -> Any:
     words = [
         "join", "--data-dir", "data", "--socket", socket_of(run, name), "--name", name,
         "--listen", f"/ip4/{address}/tcp/{OVERLAY_PORT}", "--disk-reserve", "64MiB",
+        "--metrics-listen", "off", "--health-listen", "off",
     ]  # fmt: skip
     if name != first:
         words += ["--bootstrap", f"{run.lab.address(first)}:{OVERLAY_PORT}"]

@@ -77,6 +77,7 @@ class Peer:
             "data_dir": str(self.data_dir), "socket": self.socket, "name": self.name,
             "listen": [f"/ip4/{self.address}/tcp/{OVERLAY_PORT}"],
             "link_listen": f"{self.address}:{LINK_PORT}", "disk_reserve": "1MiB",
+            "metrics_listen": "off", "health_listen": "off",
         })  # fmt: skip
         lies = [self.mode] if self.mode else []
         module = "tools.chaos.liar" if self.mode else "peerd.daemon"
