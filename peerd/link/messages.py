@@ -160,11 +160,13 @@ class Redirect(LinkMessage, frozen=True, tag=12):
 
 
 class LeaseAsk(LinkMessage, frozen=True, tag=13):
-    """Grant me leases until I hold `room` of them; stands until the next LeaseAsk."""
+    """Grant me leases until I hold `room` of them; stands until the next LeaseAsk. `reader_at`:
+    somebody here waits for the pieces from that one on, which no peer known here has."""
 
     task: WireTaskId
     term: WireTerm
     room: Annotated[int, Meta(ge=0, le=64)]
+    reader_at: Annotated[int, Meta(ge=0, le=PIECE_COUNT_MAX)] | None
 
 
 class LeaseGrant(LinkMessage, frozen=True, tag=14):

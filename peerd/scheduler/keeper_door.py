@@ -82,7 +82,7 @@ class MembersDoor(KeeperTable):
         match message:
             case LeaseAsk():
                 if message.term <= kept.term:
-                    entry.room = message.room
+                    entry.room, entry.reader_at = message.room, message.reader_at
                     kept.line_up(entry, now)
             case BringAsk():
                 borders.ask(kept, entry, message, now)

@@ -81,7 +81,7 @@ def _read(kept: Kept, now: float) -> None:
     while not kept.book.drained and pace.may_begin(kept, now):
         entry = pick(kept, now)
         held = kept.roster.covered & ~kept.rescued | (kept.withheld or 0)
-        run = kept.book.next_run(held) if entry is not None else None
+        run = kept.book.next_run(held, entry.reader_at) if entry is not None else None
         if entry is None or run is None:
             return
         kept.rescued &= ~run_bits(*run)

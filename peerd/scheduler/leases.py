@@ -18,6 +18,9 @@ from peerd.pieces import PIECE_COUNT_MAX, extent_pieces
 from peerd.rendezvous import weight
 
 _ID_MAX = (1 << 53) - 1
+READER_EXTENTS = 8
+"""From a reader's place on so many are looked at for one to grant out of turn. Guess: as many as
+one peer reads at once."""
 
 
 def run_bits(first: int, count: int) -> int:
@@ -99,6 +102,14 @@ class _Pool:
         self.queued.add(position)
         heapq.heappush(self.heap, position)
 
+    def take(self, extent: int) -> bool:
+        """That one out of its turn; False if it does not wait."""
+        position = self.place.get(extent, -1)
+        if position not in self.queued:
+            return False
+        self.queued.discard(position)  # And is skipped in the heap.
+        return True
+
     def pop(self) -> int:
         position = heapq.heappop(self.heap)
         while position not in self.queued:
@@ -151,23 +162,35 @@ class LeaseBook:
     def extents_waiting(self) -> int:
         return 0 if self._pool is None else len(self._pool.queued)
 
-    def next_run(self, covered: int) -> tuple[int, int] | None:
-        """The next run of pieces, within one extent, that nobody holds or reads."""
+    def next_run(self, covered: int, reader_at: int | None = None) -> tuple[int, int] | None:
+        """The next run of pieces, within one extent, that nobody holds or reads; of those that a
+        reader waits for from there on the first, if they are to be granted yet."""
         pool = self._pool
+        if pool is not None and reader_at is not None:
+            number = reader_at // pool.extent
+            for near in range(number, number + READER_EXTENTS):
+                if self._free(pool, near, covered) and pool.take(near):
+                    return self._run_of(pool, near, covered)
         while pool is not None and pool.queued:
             number = pool.pop()
-            first = number * pool.extent
-            size = min(pool.extent, self._count - first)
-            mask = (1 << size) - 1
-            free = mask & ~((covered | self.leased) >> first)
-            if not free:
-                continue
-            start = lowest(free)
-            run = lowest(~(free >> start))
-            if free >> (start + run):
-                pool.push(number, last=False)
-            return first + start, run
+            if self._free(pool, number, covered):
+                return self._run_of(pool, number, covered)
         return None
+
+    def _free(self, pool: _Pool, number: int, covered: int) -> int:
+        """Pieces of that extent, from its first one on, that nobody holds or reads."""
+        first = number * pool.extent
+        size = max(0, min(pool.extent, self._count - first))
+        return ((1 << size) - 1) & ~((covered | self.leased) >> first)
+
+    def _run_of(self, pool: _Pool, number: int, covered: int) -> tuple[int, int]:
+        """The first run of them; what is left of the extent waits for its next turn."""
+        free = self._free(pool, number, covered)
+        start = lowest(free)
+        run = lowest(~(free >> start))
+        if free >> (start + run):
+            pool.push(number, last=False)
+        return number * pool.extent + start, run
 
     def unread(self, bits: int, reason: str, *, last: bool = False) -> None:
         """These pieces are to be read (again); `reason` is counted when they are granted.

@@ -59,6 +59,7 @@ class Entry:
     `stalled_by`: those of whom it said that they stall; `brings_more`: extents at once, above the
     first few;
     `heard_at`: when it last said anything to this keeper;
+    `reader_at`: somebody there reads along from that piece on, and waits;
     `cell_keeper`: of the cell that it stands for; `outside`: those of others that it was told of.
     """
 
@@ -95,6 +96,7 @@ class Entry:
     outside: set[PeerId] = field(default_factory=set)
     stalled_by: set[PeerId] = field(default_factory=set)
     brings_more: int = 0
+    reader_at: int | None = None
 
     def named(self) -> RosterPeer:
         return RosterPeer(

@@ -67,6 +67,7 @@ class Consequences:
         self._watchdog: Watchdog | None = None
         self._told_all_held = False
         self._room = -1
+        self._reader_was_at: int | None = None
         self._own_reads = 0
         self._keeps = False
         self._first_copies = FirstCopies()
@@ -222,10 +223,22 @@ class Consequences:
     def _ask_leases(self) -> list[ev.Order]:
         """Standing demand, as long as anything is not held: whoever was asked may fail."""
         room = 0 if self._all_held() else self._lease_room()
-        if room == self._room:
+        reader_at = self._lacked_first() if room and self._picker.urgent else None
+        if (room, reader_at) == (self._room, self._reader_was_at):
             return []
-        self._room = room
-        return [ev.AskLeases(room)]
+        self._room, self._reader_was_at = room, reader_at
+        return [ev.AskLeases(room, reader_at)]
+
+    def _lacked_first(self) -> int | None:
+        """The first piece that a reader waits for, and that nobody is asked for or could be; of
+        several readers the one that moved least lately."""
+        lacked = self._picker.wanted.bits
+        for parent in self.parents:
+            lacked &= ~parent.have.bits
+        for bits in self._picker.urgent.values():
+            if bits & lacked:
+                return (bits & lacked & -(bits & lacked)).bit_length() - 1
+        return None
 
     def _lease_room(self) -> int:
         """Fewer where pieces are large, for each read holds some of them in memory; and where what

@@ -215,9 +215,10 @@ class CancelPieces:
 
 @dataclass(frozen=True)
 class AskLeases:
-    """Tell the keeper how many leases we want to hold."""
+    """Tell the keeper how many leases we want to hold, and where a reader waits, if one does."""
 
     room: int
+    reader_at: int | None = None
 
 
 @dataclass(frozen=True)

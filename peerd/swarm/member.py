@@ -24,6 +24,7 @@ from peerd.scheduler.advising import PeerAdvice
 from peerd.scheduler.ports import EnrolState
 from peerd.swarm import account
 from peerd.swarm import events as ev
+from peerd.swarm.along import News
 from peerd.swarm.download import Download
 from peerd.swarm.ports import StoredVersion
 from peerd.swarm.read_turns import ReadTurns
@@ -66,6 +67,7 @@ class TaskMember(ABC):
         self.state = "finding the keeper"
         self.error: PeerdError | None = None
         self.finished = trio.Event()
+        self.news = News()
         self.stale = False
         self.culprits: dict[PeerId, str] = {}
         self.keeper: PeerId | None = None
@@ -111,7 +113,11 @@ class TaskMember(ABC):
         if not self.finished.is_set():
             self.state, self.error = "failed", error
             self.note(f"failed: {error}")
-            self.finished.set()
+            self._end()
+
+    def _end(self) -> None:
+        self.finished.set()
+        self.news.tell()
 
     def note(self, words: str) -> None:
         self._story.append(f"+{trio.current_time() - self._started_at:.3f} s {words}")
@@ -288,9 +294,9 @@ class TaskMember(ABC):
     def _complain(self, peer: PeerId, words: str) -> None:
         self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
 
-    def ask_leases(self, room: int) -> None:
+    def ask_leases(self, room: int, reader_at: int | None = None) -> None:
         """One at least, as long as the version is not known or has to be confirmed."""
         confirmed = self.confirmation.is_set() or self.ask.spec.digest is not None
         if self.stored is None or not confirmed:
             room = max(1, room)
-        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
+        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room, reader_at))

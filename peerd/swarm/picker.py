@@ -108,15 +108,17 @@ class Picker:
         return picked
 
     def _urgent(self, left: int, most: int) -> list[int]:
-        waited = 0
-        for bits in self.urgent.values():
-            waited |= bits
-        waited &= left
+        """The next piece of each reader in turn, who moved least lately first."""
         first: list[int] = []
-        while waited and len(first) < most:
-            low = waited & -waited
-            first.append(low.bit_length() - 1)
-            waited ^= low
+        while len(first) < most:
+            before = len(first)
+            for bits in self.urgent.values():
+                low = bits & left & -(bits & left)
+                if low and len(first) < most:
+                    first.append(low.bit_length() - 1)
+                    left ^= low
+            if len(first) == before:
+                break
         return first
 
     def _some(self, bits: int, most: int) -> list[int]:

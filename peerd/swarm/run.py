@@ -128,7 +128,7 @@ class TaskRun(TaskMember):
         else:
             self._near.keepers.leave(self.task)
         self.scopes.complete()
-        self.finished.set()
+        self._end()
 
     def age_s(self) -> float:
         """How long ago the origin confirmed the version."""
@@ -222,6 +222,7 @@ class TaskRun(TaskMember):
         if not stored.held.complete():
             self.scopes.enrol(stored)
         self.mates.version_opened()
+        self.news.tell()
 
     # --- pieces from peers
 
@@ -257,8 +258,10 @@ class TaskRun(TaskMember):
             self._advance()
 
     def _advance(self) -> None:
+        """More is held."""
         if self.whole is not None:
             self.whole.advance()
+        self.news.tell()
 
     # --- carrying out
 
@@ -299,8 +302,8 @@ class TaskRun(TaskMember):
                 assert self.stored is not None
                 self._near.inbound.forget(peer, self.stored.info.version, indices)
                 self.mates.send(peer, msg.Cancel(self.stored.info.version, indices))
-            case ev.AskLeases(room=room):
-                self.ask_leases(room)
+            case ev.AskLeases(room=room, reader_at=reader_at):
+                self.ask_leases(room, reader_at)
             case ev.AskHedge():
                 self.note(f"{len(order.indices)} pieces would come late: asking for a hedge")
                 self.hedged.update(order.indices)

@@ -113,7 +113,7 @@ SAMPLES: tuple[Message, ...] = (
     ),
     Enrolled(TASK, 3, INFO, 1.5, (MEMBER,)),
     Redirect(TASK, PEER, ("10.0.0.1:7000",)),
-    LeaseAsk(TASK, 3, 2),
+    LeaseAsk(TASK, 3, 2, 17),
     LeaseGrant(TASK, 3, LEASE, INFO),
     LeaseReport(TASK, 3, 9, Outcome.FAILED, (MADE,), "origin-cut", "it closed the connection"),
     Resolved(TASK, 3, 9, INFO, False),

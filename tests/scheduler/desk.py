@@ -108,9 +108,9 @@ class Desk:
         if room is not None:
             self.ask(number, room)
 
-    def ask(self, number: int, room: int) -> None:
+    def ask(self, number: int, room: int, reader_at: int | None = None) -> None:
         kept = self.core.kept(self.task)
-        self.hear(number, m.LeaseAsk(self.task, kept.term if kept else 0, room))
+        self.hear(number, m.LeaseAsk(self.task, kept.term if kept else 0, room, reader_at))
 
     def hold_all(self, number: int) -> None:
         """It got all that others hold by now."""

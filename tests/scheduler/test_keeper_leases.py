@@ -414,3 +414,30 @@ def test_who_has_no_room_is_granted_nothing_until_it_asks_anew() -> None:
     assert not desk.grants(1)
     desk.ask(1, 2)
     assert desk.grants(1)
+
+
+def test_who_reads_along_is_granted_what_its_reader_waits_for() -> None:
+    desk = Desk([1])
+    desk.enrol(1, room=1)
+    desk.later(1.0)
+    desk.ask(1, 1)
+    desk.resolve(1, 100)
+    granted = []
+    for at in (40, 41, 42, 7, None, 99):
+        desk.ask(1, 0)
+        for lease in desk.leases():
+            desk.finish(1, lease)
+        desk.ask(1, 1, reader_at=at)
+        (lease,) = desk.leases()
+        granted.append(lease.first)
+    assert granted[:4] == [40, 41, 42, 7]
+    assert granted[4] not in granted[:4], "whatever comes next in this keeper's order"
+    assert granted[5] == 99
+    desk.ask(1, 0)
+    for lease in desk.leases():
+        desk.finish(1, lease)
+    desk.ask(1, 1, reader_at=40)
+    (lease,) = desk.leases()
+    assert 43 <= lease.first < 48, "the first one there that nobody holds"
+    desk.ask(1, 1, reader_at=10**6)
+    assert len(desk.leases()) == 1, "a place behind the end is none"

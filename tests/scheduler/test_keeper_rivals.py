@@ -181,7 +181,7 @@ def test_who_is_asked_for_an_answer_and_gets_late_is_not_waited_for() -> None:
 def stood_still(desk: Desk, seconds: float) -> None:
     """Nothing ran in between, and the first thing that it hears is its own peer, done reading."""
     desk.now = desk.core.deadline() + seconds
-    desk.hear(desk.own, m.LeaseAsk(desk.task, 1, 8))
+    desk.hear(desk.own, m.LeaseAsk(desk.task, 1, 8, None))
 
 
 def test_a_keeper_that_stood_still_grants_nothing_before_others_could_say_that_they_keep_it() -> (

@@ -67,7 +67,7 @@ def test_in_a_large_one_the_keeper_of_the_cell_is_asked_first() -> None:
     settle(ladder, first)
     assert ladder.keeper is None, "it grants no leases"
     assert ladder.stands_below
-    assert ladder.addressed(m.LeaseAsk(TASK, 0, 2)) == []
+    assert ladder.addressed(m.LeaseAsk(TASK, 0, 2, None)) == []
 
 
 def test_who_is_asked_to_stand_for_its_cell_enrols_higher_up() -> None:
@@ -83,7 +83,9 @@ def test_who_is_asked_to_stand_for_its_cell_enrols_higher_up() -> None:
     assert isinstance(settled.order, Settled)
     assert ladder.keeper == up.order.peer
     assert not ladder.stands_below
-    assert ladder.addressed(m.LeaseAsk(TASK, 3, 2)) == [(up.order.peer, m.LeaseAsk(TASK, 3, 2))]
+    assert ladder.addressed(m.LeaseAsk(TASK, 3, 2, None)) == [
+        (up.order.peer, m.LeaseAsk(TASK, 3, 2, None))
+    ]
     told = dict(ladder.addressed(VERSION))
     assert told[up.order.peer] == VERSION
     assert told[first.order.peer] == m.Progress(first.place.seat, VERSION.version, VERSION.have)

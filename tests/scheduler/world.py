@@ -235,7 +235,7 @@ class SimPeer:
 
     def ask(self) -> None:
         if self.seeker.keeper is not None and self.wants and self.done_at is None:
-            ask = m.LeaseAsk(self.world.origin.task, self.seeker.term, self.world.room)
+            ask = m.LeaseAsk(self.world.origin.task, self.seeker.term, self.world.room, None)
             self.world.post(self, self.seeker.keeper, ask)
 
     def tick(self) -> None:

@@ -227,10 +227,10 @@ class Run:
     def _complain(self, peer: PeerId, words: str) -> None:
         self.tell_keeper(msg.Complaint(self.task, self.term(), peer, words[:512]))
 
-    def ask_leases(self, room: int) -> None:
+    def ask_leases(self, room: int, reader_at: int | None = None) -> None:
         if self.store.version is None or not self.confirmed:
             room = max(1, room)
-        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room))
+        self.tell_keeper(msg.LeaseAsk(self.task, self.term(), room, reader_at))
 
     # --- pieces from peers
 
@@ -301,7 +301,7 @@ class Run:
         self.mates.send(order.peer, msg.Cancel(version.version, order.indices))
 
     def _ask_leases(self, order: ev.AskLeases) -> None:
-        self.ask_leases(order.room)
+        self.ask_leases(order.room, order.reader_at)
 
     def _ask_bring(self, order: ev.AskBring) -> None:
         self.scopes.ask(order)
