@@ -43,12 +43,23 @@ class Watching:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled. UsageError: an address cannot be listened on."""
+        servers: list[tuple[Server, trio.SocketListener]] = []
+        refused: list[str] = []
+        for address, flag, path, answer in self._ports:
+            if address is None:
+                continue
+            server = Server(_only(path, answer), LIMITS)
+            try:
+                servers += [(server, listener) for listener in await _listen(address, flag)]
+            except UsageError as error:
+                refused.append(str(error))
+        if refused:  # All at once: who starts a second daemon here has to mend both.
+            for _, listener in servers:
+                listener.socket.close()
+            raise UsageError("; ".join(refused))
         async with trio.open_nursery() as nursery:
-            for address, flag, path, answer in self._ports:
-                if address is not None:
-                    server = Server(_only(path, answer), LIMITS)
-                    for listener in await _listen(address, flag):
-                        await nursery.start(server.run, listener)
+            for server, listener in servers:
+                await nursery.start(server.run, listener)
             task_status.started()
             await trio.sleep_forever()
 

@@ -127,10 +127,13 @@ async def test_nothing_else_is_to_be_had_there(method: str, path: str, status: i
         assert (await asked(port, method, path))[0] == status
 
 
-async def test_a_port_that_is_taken_is_refused_in_words() -> None:
+async def test_ports_that_are_taken_are_refused_in_words_all_at_once() -> None:
     told = Told()
-    async with watching(told) as (port, _):
-        second = Watching(Metrics(told.seen), lambda: judge(FIT), None, f"127.0.0.1:{port}")
-        with pytest.raises(ExceptionGroup) as refused:
+    async with watching(told) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        second = Watching(Metrics(told.seen), lambda: judge(FIT), *addresses)
+        with pytest.raises(UsageError) as refused:
             await second.run()
-    assert refused.group_contains(UsageError, match=r"another with --health-listen.* off")
+        for address, flag in zip(addresses, ("--metrics-listen", "--health-listen"), strict=True):
+            assert f"cannot listen on {address}" in str(refused.value)
+            assert f"none with {flag} off" in str(refused.value)
