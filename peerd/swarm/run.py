@@ -212,6 +212,7 @@ class TaskRun(TaskMember):
         self.confirmation.set()
 
     def _use(self, stored: StoredVersion) -> None:
+        self.count_time()
         self.stored = stored
         self.state = "fetching"
         self.note(f"version {stored.info.version[:12]}, {stored.info.length_bytes} bytes")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peerd.gateway.explaining import explained
 from peerd.ids import PeerId
+from peerd.origin.memory import MemoryOrigin
 from peerd.swarm import account
 from peerd.swarm.account import Account, direct_s, kept, read
+from peerd.swarm.accounting import told
+from peerd.task import ask_for
+from tests.swarm.test_swarm import CONTENT, URL, get, group
 
 KEEPER = "keeper 12D3KooW, term 1"
 
@@ -32,6 +38,18 @@ def test_each_moment_counts_as_one_thing() -> None:
     }  # fmt: skip
     assert told.seconds == sum(told.waits.values()) == 4.0
     assert told.reading_s == 2.5
+
+
+async def test_a_download_shorter_than_a_look_counts_what_it_waited_for(
+    autojump_clock: Any,
+) -> None:
+    """All of it was once counted as checking, for that was what it did last."""
+    origin = MemoryOrigin({URL: CONTENT[:1000]}, delay_s=0.1)
+    async with group(1, origin) as (_, (node,)):
+        run = await get(node, ask_for(URL))
+    waits = told(run).waits
+    assert waits[account.VERSION_SOUGHT] + waits.get(account.KEEPER_SOUGHT, 0.0) >= 0.1
+    assert waits.get(account.CHECKING, 0.0) < 0.1
 
 
 def test_decisions_that_are_alike_are_counted_together() -> None:
