@@ -1,8 +1,9 @@
 """Reading a content in order, from any place, while it is still being downloaded.
 
 Always: a part is named only once its piece is held, so its digest was right; the last piece of
-content whose whole digest is known is named when that was right, too, so that who trusted a member
-that lied is cut short and never gets to the end; another version never goes on where one began.
+content whose whole digest is known is named when that was right, too, and the last part only if
+all that was named before is still what is held: who trusted a member that lied is cut short, and
+never gets to the end; another version never goes on where one began.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 
 import trio
 
-from peerd.errors import OriginChanged, PeerdError, StoreDamaged
+from peerd.errors import OriginChanged, PeerdError, RemoteProtocolError, StoreDamaged
 from peerd.ids import PieceIndex
 from peerd.manifest import VersionInfo
 from peerd.swarm import events as ev
@@ -82,17 +83,25 @@ async def parts(
     """The bytes from the first to the last one, inclusive (None: to the end), in order.
 
     Raises the download's error if it fails before, OriginChanged if another version took its
-    place, StoreDamaged where a held piece is not any more what it was. Closed, or at its end:
-    nothing is waited for on its behalf any more.
+    place, StoreDamaged where a held piece is not any more what it was; RemoteProtocolError, in
+    place of the last part, if one that was given away before was vouched for wrongly. Closed, or
+    at its end: nothing is waited for on its behalf any more.
     """
     reader, place = next(_numbers), first_byte
+    end = None if last_byte is None else last_byte + 1
+    given: dict[PieceIndex, bytes] = {}
     try:
         while True:
             part = await _next(source, stored, reader, place, last_byte)
             if part is None:
                 return
-            yield part
             place += part.size_bytes
+            if place in (stored.info.length_bytes, end):
+                _still_so(stored, given)
+            made = stored.attestation(part.index)
+            if made is not None:
+                given[part.index] = made.digest
+            yield part
     finally:
         source.post(ev.ReaderAt(reader, 0, 0))
 
@@ -117,13 +126,21 @@ async def _next(
         if index in stored.held and _may_end(source, info, index):
             if await stored.check(index):
                 return _part(stored, index, place, last_byte)
-            # A download that failed took it away; else the disk did, after it had been checked.
-            raise source.error or StoreDamaged(f"piece {index} is damaged on this disk")
+            if source.finished.is_set():
+                raise source.error or StoreDamaged(f"piece {index} is damaged on this disk")
+            # Whoever vouched for it lied: it comes again, from another.
         if not waiting:
             waiting = True
             ahead = max(AHEAD_MIN, AHEAD_BYTES // info.piece_length_bytes)
             source.post(ev.ReaderAt(reader, index, ahead))
         await news.wait()
+
+
+def _still_so(stored: StoredVersion, given: dict[PieceIndex, bytes]) -> None:
+    for index, digest in given.items():
+        made = stored.attestation(index)
+        if made is None or made.digest != digest:
+            raise RemoteProtocolError(f"piece {index} was vouched for wrongly; read it again")
 
 
 def _may_end(source: Source, info: VersionInfo, index: int) -> bool:

@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 import trio
 
-from peerd.errors import Cancelled, DigestMismatch, OriginChanged, PeerdError, StoreDamaged
+from peerd.errors import (
+    Cancelled,
+    DigestMismatch,
+    OriginChanged,
+    PeerdError,
+    RemoteProtocolError,
+    StoreDamaged,
+)
+from peerd.ids import PieceIndex
 from peerd.origin.memory import MemoryOrigin
-from peerd.swarm.along import opened, parts
-from peerd.swarm.run import TaskRun
+from peerd.store.memory import MemoryVersion
+from peerd.swarm.along import News, Source, opened, parts
 from peerd.task import ask_for
 from peerd.units import KIB, MIB
 from tests.swarm.network import Node
+from tests.swarm.test_review import LENGTH, PIECES, hold, info_of, stored_version
 from tests.swarm.test_swarm import CONTENT, DIGEST, SIZE, URL, check_right, content_of, get, group
 
 PIECE = 256 * KIB
@@ -30,7 +39,7 @@ class Read:
         self.first_at = self.quarter_at = self.ended_at = 0.0
         self.error: PeerdError | None = None
 
-    async def read(self, run: TaskRun, first: int = 0, last: int | None = None) -> None:
+    async def read(self, run: Source, first: int = 0, last: int | None = None) -> None:
         began_at = trio.current_time()
         try:
             stored = await opened(run)
@@ -52,7 +61,7 @@ class Read:
 
 async def read_while_it_comes(
     node: Node, ask: Any, *ranges: tuple[int, int | None]
-) -> tuple[TaskRun, list[Read]]:
+) -> tuple[Any, list[Read]]:
     readers = [Read() for _ in ranges]
     async with node.swarm.wanted(ask) as run, trio.open_nursery() as nursery:
         for reader, (first, last) in zip(readers, ranges, strict=True):
@@ -150,7 +159,7 @@ async def test_another_version_never_goes_on_where_one_began(autojump_clock: Any
     origin = MemoryOrigin({URL: CONTENT}, rate_bytes_s=MIB / 2)
     reader = Read()
     async with group(4, origin) as (_, nodes), trio.open_nursery() as nursery:
-        runs: dict[Node, TaskRun] = {}
+        runs: dict[Node, Any] = {}
         for node in nodes[1:]:
             nursery.start_soon(get, node, ask_for(URL), runs)
         async with nodes[0].swarm.wanted(ask_for(URL)) as run:
@@ -176,3 +185,73 @@ async def test_what_the_disk_has_damaged_meanwhile_is_not_read(autojump_clock: A
         await reader.read(run)
     assert isinstance(reader.error, StoreDamaged)
     assert reader.data == CONTENT[:PIECE]
+
+
+class Slowly:
+    """A download whose pieces come when the test says so."""
+
+    def __init__(self, stored: MemoryVersion) -> None:
+        self.stored: Any = stored
+        self.error: PeerdError | None = None
+        self.finished, self.news = trio.Event(), News()
+        self.posted: list[object] = []
+
+    def post(self, event: object) -> None:
+        self.posted.append(event)
+
+
+async def test_who_was_given_what_a_liar_vouched_for_never_gets_to_the_end(
+    autojump_clock: Any,
+) -> None:
+    """It was found out while others still came: all is right in the end, but not what was given."""
+    stored = await stored_version(info_of(), held=2)
+    await stored.drop([PieceIndex(1)])
+    await hold(stored, 1, bytes(LENGTH))
+    source, reader = Slowly(stored), Read()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.read, source)
+        await trio.sleep(1.0)
+        assert reader.data == PIECES[0] + bytes(LENGTH)
+        await stored.drop([PieceIndex(1)])
+        for index in range(1, 8):
+            await hold(stored, index, PIECES[index])
+        source.news.tell()
+        await trio.sleep(1.0)
+        assert len(reader.data) == 7 * LENGTH, "the whole is not known to be right yet"
+        await stored.finish()
+        source.finished.set()
+        source.news.tell()
+    assert isinstance(reader.error, RemoteProtocolError)
+    assert "piece 1 was vouched for wrongly" in str(reader.error)
+    assert len(reader.data) == 7 * LENGTH
+
+
+class DropsOnce:
+    """A stored version: a verdict comes while its first piece is looked at."""
+
+    def __init__(self, stored: MemoryVersion) -> None:
+        self._stored, self._dropped = stored, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stored, name)
+
+    async def check(self, index: PieceIndex) -> bool:
+        if not self._dropped:
+            self._dropped = True
+            await self._stored.drop([index])
+        return index in self._stored.held
+
+
+async def test_a_piece_that_is_dropped_while_it_is_looked_at_comes_again(
+    autojump_clock: Any,
+) -> None:
+    stored = await stored_version(info_of(), held=1)
+    source, reader = Slowly(stored), Read()
+    source.stored = DropsOnce(stored)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.read, source, 0, LENGTH - 1)
+        await trio.sleep(1.0)
+        assert reader.data == b""
+        await hold(stored, 0, PIECES[0])
+        source.news.tell()
+    assert (reader.data, reader.error) == (PIECES[0], None)
