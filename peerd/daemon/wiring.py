@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
     """All services run inside. `stop` is cancelled where the daemon cannot go on."""
     data_dir = Path(config.data_dir)
     open_data_dir(data_dir)
-    key = load_or_make_key(data_dir)
+    key, admission = load_or_make_key(data_dir), OpenAdmission()
     boot, rng = os.urandom(16), Random()
     download = TokenBucket(config.download_limit)
     async with (
@@ -91,7 +91,6 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
         trio.open_nursery() as nursery,
     ):
         conflict: list[IdentityCloned] = []
-        admission = OpenAdmission()
         overlay = _overlay(config, key, boot, admission, rng)
         gossip = GossipService(
             overlay, key, _own_facts(config), boot=boot, bootstrap=config.bootstrap,
@@ -123,9 +122,6 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             swarm, gossip, links, keepers, schedulers, counting.totals, _about(config, key)
         )
         counting.delivered = lambda: facade.delivered_bytes
-        fitness = FitnessWatch(
-            overlay, config.data_dir, config.disk_reserve, bootstrapped=bool(config.bootstrap)
-        )
         facade.lingers = lambda: _lingers(config, gossip)
         gossip.on_change(keepers.members_changed)
         gossip.on_change(schedulers.members_changed)
@@ -136,15 +132,14 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
             await services.start(_listening, links)
             await services.start(overlay.run)
             await services.start(gossip.run)
-            gossip.update_addresses(
-                overlay=overlay.addresses(), link=_link_addresses(config, links.listening)
-            )
+            reached = _link_addresses(config, links.listening)
+            gossip.update_addresses(overlay=overlay.addresses(), link=reached)
             await services.start(keepers.run)
             await services.start(schedulers.run)
             await services.start(swarm.run)
             await services.start(counting.run)
-            await services.start(fitness.run)
-            await services.start(_watching(config, facade, fitness, swarm).run)
+            for watch in _watching(config, overlay, facade, swarm):
+                await services.start(watch)
             control = ControlServer(facade, config.socket, config.socket_mode, config.socket_group)
             await services.start(control.run)
             yield Daemon(config, key, origin, overlay, links, gossip, swarm, facade, conflict)
@@ -156,16 +151,22 @@ async def running(config: Config, stop: trio.CancelScope) -> AsyncIterator[Daemo
 
 
 def _watching(
-    config: Config, facade: Facade, fitness: FitnessWatch, swarm: SwarmService
-) -> Watching:
+    config: Config, overlay: OverlayService, facade: Facade, swarm: SwarmService
+) -> tuple[Callable[..., Awaitable[None]], ...]:
+    """What looks after this daemon, and the ports where others look."""
+    fitness = FitnessWatch(
+        overlay, config.data_dir, config.disk_reserve, bootstrapped=bool(config.bootstrap)
+    )
+
     def seen() -> Seen:
         status = facade.status()
         found = fitness.now(status["peers"])
         return Seen(status, found, judge(found), swarm.ended)
 
-    return Watching(
+    ports = Watching(
         Metrics(seen), lambda: seen().health, config.metrics_listen, config.health_listen
     )
+    return fitness.run, ports.run
 
 
 def _own_facts(config: Config) -> OwnFacts:
