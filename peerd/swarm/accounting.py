@@ -54,7 +54,9 @@ def count_time(run: Accounted, received_bytes: Mapping[PeerId, int]) -> None:
         what = account.OWED
     else:
         what = account.UNGRANTED
-    run.account.goes_on(what, trio.current_time(), reading=run.reads)
+    # The way to the version is counted as such: a plain download goes it, too, and once.
+    reading = run.reads and run.stored is not None
+    run.account.goes_on(what, trio.current_time(), reading=reading)
 
 
 def told(run: Accounted) -> account.Told:

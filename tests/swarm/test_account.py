@@ -15,6 +15,7 @@ from peerd.swarm import account
 from peerd.swarm.account import Account, direct_s, kept, read
 from peerd.swarm.accounting import told
 from peerd.task import ask_for
+from peerd.units import KIB, MIB
 from tests.swarm.test_swarm import CONTENT, URL, get, group
 
 KEEPER = "keeper 12D3KooW, term 1"
@@ -44,10 +45,14 @@ async def test_a_download_shorter_than_a_look_counts_what_it_waited_for(
     autojump_clock: Any,
 ) -> None:
     """All of it was once counted as checking, for that was what it did last."""
-    origin = MemoryOrigin({URL: CONTENT[:1000]}, delay_s=0.1)
+    size = 4 * 256 * KIB
+    origin = MemoryOrigin({URL: CONTENT[:size]}, delay_s=0.1, rate_bytes_s=4 * MIB)
     async with group(1, origin) as (_, (node,)):
         run = await get(node, ask_for(URL))
     waits = told(run).waits
+    directly_s = direct_s(told(run), size)
+    assert directly_s is not None
+    assert directly_s <= told(run).seconds, "it was alone, and read at that rate"
     assert waits[account.VERSION_SOUGHT] + waits.get(account.KEEPER_SOUGHT, 0.0) >= 0.1
     assert waits.get(account.CHECKING, 0.0) < 0.1
 
